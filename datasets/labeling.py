@@ -1,0 +1,192 @@
+"""Items become predictions, slice by slice.
+
+Slice 0 has no items: it fits the labeler. The others are labeled outside any transaction and
+written in one short transaction each. Nothing here knows of queues.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+from django.db import transaction
+from django.db.models import QuerySet, Sum
+
+from datasets.bulk import as_json, insert_rows
+from datasets.models import (
+    ITEMS_IN_A_SLICE,
+    Dataset,
+    Item,
+    LabelerVersion,
+    Prediction,
+    RunVotes,
+    Slice,
+    Vote,
+)
+from datasets.slices import close_slice
+from labelhub.autolabel import labelers
+from labelhub.autolabel.rank import draw_ties, to_rank, to_ranks
+from labelhub.autolabel.types import ABSTENTION, Example, Labeler
+from labelhub.autolabel.types import Vote as AutoVote
+
+FAST_ABOVE = 100_000  # items; then the quick view alone decides where it is sure
+GUESS_BY = 2_000  # texts that sharpen guesses where nobody has labeled anything
+MOST_GIVEN = 50_000  # given labels to learn from; more make no better model, only a slower one
+VOTES_BELOW = to_rank(0.95)  # the votes behind surer predictions are not kept
+
+Settle = Callable[[int, Iterable[int]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a run says about one item: a label with a confidence in [0, 1], or a problem.
+
+    ``votes`` are {labeler: [label id, score, evidence]}.
+    """
+
+    item_id: int
+    label_id: int | None
+    confidence: float = 0.0
+    problem: str | None = None
+    votes: dict[str, list[Any]] = field(default_factory=dict)
+
+
+def free_items(dataset: Dataset) -> QuerySet[Item]:
+    """Items that a run may label: neither given nor a copy nor excluded. Decisions are not known here."""
+    return Item.objects.filter(dataset=dataset, same_as=None, given_label=None, excluded=None)
+
+
+def fit(mine: Slice, items: QuerySet[Item]) -> bytes:
+    """Learn the labeler of a run from its version's examples and the given labels; returns its state.
+
+    Raises: ValueError or LabelerUnavailable with a sentence when the method cannot learn from them.
+    """
+    run, version = mine.run, mine.run.version
+    names = _names(version)
+    decided = {pk: names[label_id] for pk, label_id in version.examples if label_id in names}
+    shown = [(pk, Example(text, decided[pk])) for pk, text in _texts(decided)]
+    given = Item.objects.filter(dataset=version.dataset_id, given_label__in=names, same_as=None)
+    rows = given.order_by("text_hash").values_list("pk", "text", "given_label")  # in no order of the file
+    shown += [(pk, Example(text, names[label])) for pk, text, label in rows[:MOST_GIVEN] if pk not in decided]
+    return labelers.learn(
+        version.method,
+        _schema(version),
+        [example for _, example in shown],
+        settings={
+            "rules": version.settings.get("rules") or {},
+            "fast": (run.slices.aggregate(n=Sum("items"))["n"] or 0) > FAST_ABOVE,
+        },
+        seed=int(run.seed, 16) % 2**32,
+        texts=[] if shown else list(items.order_by("text_hash").values_list("text", flat=True)[:GUESS_BY]),
+        given_votes=_given_votes(version, [pk for pk, _ in shown]),
+    )
+
+
+def _names(version: LabelerVersion) -> dict[int, str]:
+    return {label_id: name for label_id, name, _ in version.settings["labels"]}
+
+
+def _schema(version: LabelerVersion) -> dict[str, str]:
+    return {name: definition for _, name, definition in version.settings["labels"]}
+
+
+def _texts(ids: Mapping[int, str]) -> Iterator[tuple[int, str]]:
+    for start in range(0, len(ids), ITEMS_IN_A_SLICE):
+        part = list(ids)[start : start + ITEMS_IN_A_SLICE]
+        yield from Item.objects.filter(pk__in=part).order_by("pk").values_list("pk", "text")
+
+
+def label_slice(mine: Slice, items: QuerySet[Item]) -> list[Said]:
+    """Label the items of a slice. Slow, so never inside a transaction."""
+    version = mine.run.version
+    rows = list(_within(mine, items).values_list("pk", "text"))
+    if not rows:
+        return []
+    ids = {name: label_id for label_id, name in _names(version).items()}
+    votes = _given_votes(version, [pk for pk, _ in rows])
+    answers = _labeler(version.pk, version.at).label([text for _, text in rows], votes)
+    said = []
+    for (item_id, _), answer in zip(rows, answers, strict=True):
+        behind = {
+            labeler: [ids.get(vote.label) if vote.label else None, round(vote.score, 6), vote.evidence]
+            for labeler, vote in answer.votes.items()
+        }
+        label_id = ids.get(answer.label) if answer.label is not None else None
+        if label_id is None:
+            said.append(Said(item_id, None, 0.0, answer.problem or "abstained", behind))
+        else:
+            # Where examples exist, a label without any is still a guess and never accepted unseen.
+            sure = 0.0 if answer.guess and not version.guess else answer.confidence
+            said.append(Said(item_id, label_id, sure, None, behind))
+    return said
+
+
+def set_aside(mine: Slice, items: QuerySet[Item]) -> list[Said]:
+    """What to say about the items of a slice that ended its worker three times: a person must look."""
+    return [Said(pk, None, 0.0, "worker_crash") for pk in _within(mine, items).values_list("pk", flat=True)]
+
+
+def _within(mine: Slice, items: QuerySet[Item]) -> QuerySet[Item]:
+    return items.filter(pk__range=(mine.first_id, mine.last_id)).order_by("pk")
+
+
+@lru_cache(maxsize=1)
+def _labeler(version_id: int, made_at: dt.datetime) -> Labeler:
+    """The labeler of a version, built once in a process: a version never changes once slice 0 is done."""
+    version = LabelerVersion.objects.get(pk=version_id)
+    return labelers.build(version.method, _schema(version), bytes(version.state or b""))
+
+
+def _given_votes(version: LabelerVersion, ids: Sequence[int]) -> dict[str, list[AutoVote]] | None:
+    """The votes that came with the file for these items, one each, an abstention where there is none."""
+    if version.method not in ("imported", "ensemble"):
+        return None
+    names = _names(version)
+    came: dict[int, AutoVote] = {}
+    source = Vote.objects.filter(version__dataset=version.dataset_id, version__method="imported")
+    for start in range(0, len(ids), ITEMS_IN_A_SLICE):
+        for vote in source.filter(item__in=ids[start : start + ITEMS_IN_A_SLICE]):
+            name = names.get(vote.label_id) if vote.label_id else None
+            came[vote.item_id] = AutoVote(name, vote.score, vote.evidence) if name else ABSTENTION
+    return {"imported": [came.get(pk, ABSTENTION) for pk in ids]} if came else None
+
+
+def finish_fit(mine: Slice, version: LabelerVersion, state: bytes) -> None:
+    """Store what the labeler learned and close slice 0. Raises: Fenced."""
+    with transaction.atomic():
+        close_slice(mine)
+        LabelerVersion.objects.filter(pk=version.pk).update(state=state)
+
+
+def write_slice(mine: Slice, said: Sequence[Said], votes_below: int, settle: Settle) -> None:
+    """Write a slice's predictions once, in one transaction, then bring ``open`` up to date by ``settle``.
+
+    Args:
+        votes_below: the rank under which the votes behind a prediction are kept.
+        settle: called with the dataset's id and the item ids.
+    Raises: Fenced, with nothing written, when the slice is no longer this worker's.
+    """
+    run = mine.run
+    ties = draw_ties(int(run.seed, 16) * 2**32 + mine.number, len(said))
+    ranks = to_ranks([one.confidence for one in said], ties).tolist() if said else []
+    ranks = [0 if one.label_id is None else rank for one, rank in zip(said, ranks, strict=True)]
+    with transaction.atomic():
+        close_slice(mine)
+        insert_rows(
+            Prediction,
+            ("run_id", "item_id", "label_id", "problem", "rank", "open"),
+            [(run.pk, one.item_id, one.label_id, one.problem, rank, True)
+             for one, rank in zip(said, ranks, strict=True)],
+        )  # fmt: skip
+        kept = max(votes_below, VOTES_BELOW)
+        votes = [
+            (run.pk, one.item_id, as_json(one.votes))
+            for one, rank in zip(said, ranks, strict=True)
+            if rank < kept and one.votes
+        ]
+        if votes:
+            insert_rows(RunVotes, ("run_id", "item_id", "votes"), votes)
+        settle(run.dataset_id, [one.item_id for one in said])

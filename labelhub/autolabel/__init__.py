@@ -1,0 +1,5 @@
+"""What is true without a database: labelers, statistics and tables, as a library of its own."""
+
+from .pipeline import AutoLabelingPipeline, AutoLabelResult
+
+__all__ = ["AutoLabelResult", "AutoLabelingPipeline"]

@@ -1,0 +1,139 @@
+"""The certificate of a spot check: what it is issued with, and how it leaves."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django.db.models import Max
+from django.utils import timezone
+
+from datasets.models import Dataset
+from labelhub.autolabel import verify
+from reviews.export import Export
+from reviews.models import Certificate, Remark, Sample
+from reviews.samples import EVIDENCE, Count, evidence
+from reviews.validity import why_void
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import User
+
+
+def last_facts(dataset: Dataset) -> tuple[int | None, ...]:
+    """The newest decision, remark, threshold and sample: as long as they stay, so does the file."""
+    of = {"dataset": dataset}
+    return tuple(
+        model.objects.filter(**of).aggregate(last=Max("pk"))["last"]
+        for model in (dataset.decisions.model, Remark, dataset.thresholds.model, Sample)
+    )
+
+
+def evidence_of(sample: Sample, seen: Count) -> dict[str, Any]:
+    """Everything that ``verify`` needs beside the exported file: terms, draw, answers and digests (E20).
+
+    Reads the whole file once, as a stream.
+    """
+    dataset, as_of = sample.dataset, timezone.now()
+    file = Export(dataset, sample=sample)
+    content_hash, rows = verify.content_hash(file.certified_rows())
+    asked = dataset.remarks.filter(kind=Remark.Kind.ASK, at__lt=sample.drawn_at)
+    names: dict[int | None, str | None] = {None: None, **dict(dataset.labels.values_list("pk", "name"))}
+    answers = [
+        {
+            "id": drawn.item_id,
+            "rank": drawn.machine_rank,
+            "predicted_label": names[drawn.machine_label_id],
+            "outcome": answer.outcome,
+            "label": names[answer.label_id],
+        }
+        for drawn, answer in evidence(sample)
+        if answer is not None
+    ]
+    return {
+        "promise": "accepted",
+        "run": sample.run.number,
+        "threshold_rank": sample.threshold,
+        "pool": sample.pool,
+        "pool_hash": sample.pool_hash,
+        "seed": sample.seed,
+        "drawn_at": sample.drawn_at.isoformat(),
+        "size": sample.size,
+        "errors": seen.errors,
+        "cant_tell": seen.cant_tell,
+        "allowed_errors": sample.allowed_errors,
+        "budget": sample.budget,
+        "target_error": sample.target_error,
+        "alpha": dataset.alpha,
+        "alpha_of_this_attempt": sample.alpha,
+        "attempt": sample.attempt,
+        "earlier_attempts": [_told(one) for one in earlier_attempts(sample)],
+        "answers": answers,
+        "answers_hash": verify.answers_hash(answers),
+        "as_of": as_of.isoformat(),
+        "rows": rows,
+        "covers": "the rows of the JSONL export with certified = true: every label of the frozen pool that stood when "
+        "the certificate was issued, machine's or person's, and the copies of the same text",
+        "content_hash": content_hash,
+        "left_out": file.left_out,
+        "asked_before": sorted(set(asked.values_list("item", flat=True))),
+    }
+
+
+def earlier_attempts(sample: Sample) -> list[Sample]:
+    """The evidential samples of the dataset before this one; each was given its share of alpha (E3)."""
+    earlier = sample.dataset.samples.filter(purpose__in=EVIDENCE, pk__lt=sample.pk)
+    return list(earlier.select_related("verdict").order_by("pk"))
+
+
+def outcome_of(sample: Sample) -> str:
+    """How an attempt ended, in a word or two."""
+    if sample.superseded_at is not None:
+        return "discarded"
+    if hasattr(sample, "verdict"):
+        return "approved" if sample.verdict.approved else "rejected"
+    return "open" if sample.closed_at is None else "without a verdict"
+
+
+def _told(sample: Sample) -> dict[str, Any]:
+    return {
+        "sample": sample.pk,
+        "drawn_at": sample.drawn_at.isoformat(),
+        "size": sample.size,
+        "alpha": sample.alpha,
+        "outcome": outcome_of(sample),
+    }
+
+
+def issue(sample: Sample, found: dict[str, Any], by: User) -> Certificate:
+    """Insert a certificate, complete: a row of its table never changes."""
+    statement = verify.statement_of(sample.pool, sample.budget, sample.threshold, found["alpha"])
+    found = found | {"figures_hash": verify.figures_hash(statement, found)}
+    return Certificate.objects.create(
+        dataset=sample.dataset, sample=sample, by=by, statement=statement, evidence=found
+    )
+
+
+def number_of(certificate: Certificate) -> int:
+    """Its number in its dataset, from 1."""
+    return Certificate.objects.filter(dataset=certificate.dataset_id, pk__lte=certificate.pk).count()
+
+
+def find(dataset: Dataset, number: int) -> Certificate | None:
+    """The certificate with this number, if there is one."""
+    if number < 1:
+        return None
+    every = dataset.certificates.select_related("dataset", "by", "sample__run", "sample__dataset")
+    return every.order_by("pk")[number - 1 : number].first()
+
+
+def document(certificate: Certificate, number: int) -> dict[str, Any]:
+    """The certificate as it leaves, a JSON object that ``verify`` reads beside the exported file."""
+    return {
+        "format": verify.FORMAT,
+        "dataset": {"id": certificate.dataset_id, "name": certificate.dataset.name},
+        "number": number,
+        "statement": certificate.statement,
+        "issued_at": certificate.at.isoformat(),
+        "issued_by": certificate.by.get_username(),
+        "void": why_void(certificate),
+        "evidence": certificate.evidence,
+    }

@@ -1,0 +1,183 @@
+"""Figures become SVG geometry: plain numbers and paths, which the templates put into place. No figure is made here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from labelhub.autolabel.rank import ACCEPT_NOTHING, confidence_of
+from reviews.metrics import Bucket, Row
+
+WIDTH, LEFT, RIGHT = 640.0, 44.0, 16.0
+TOP, UPPER, GAP, LOWER = 14.0, 130.0, 26.0, 100.0  # accuracy above, auto-accept rate below
+SIDE, EDGE = 260.0, 40.0  # of the calibration plot
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """A place on an axis and the words beside it."""
+
+    at: float
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A figure with its interval, in pixels; ``words`` name it for those who do not see it."""
+
+    x: float
+    y: float
+    low: float
+    high: float
+    words: str
+    current: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """Accuracy with intervals above, auto-accept rate below, over the same thresholds."""
+
+    height: float
+    left: float
+    right: float
+    upper_bottom: float
+    lower_top: float
+    bottom: float
+    xs: list[Tick]
+    upper: list[Tick]
+    lower: list[Tick]
+    rate_line: str
+    rate_area: str
+    accuracy_line: str
+    accuracy_band: str
+    points: list[Point]
+    threshold_x: float | None
+    target_y: float | None
+    target_words: str
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What the machine said against how often it was right, with the diagonal where both agree."""
+
+    size: float
+    left: float
+    bottom: float
+    ideal: str
+    ticks: list[tuple[Tick, Tick]]
+    points: list[Point]
+
+
+def draw_curve(
+    curve: Sequence[tuple[int, int]], points: Sequence[Row], items: int, target: float, threshold: int
+) -> Curve:
+    """Lay out the threshold curve.
+
+    Args:
+        curve: (rank, accepted), ascending.
+        points: rows, of which those with a known accuracy are drawn.
+        items: N, what accepted is a share of.
+        target: accuracy that is aimed at, in [0, 1].
+        threshold: the rank in force.
+    """
+    known = sorted(
+        (p for p in points if p.accuracy is not None and p.rank < ACCEPT_NOTHING), key=lambda p: p.rank
+    )
+    shown = [confidence_of(row.rank) for row in known]
+    if threshold < ACCEPT_NOTHING:
+        shown.append(confidence_of(threshold))
+    start = 0.5 if all(value >= 0.5 for value in shown) else 0.0
+    lows = [row.accuracy.low for row in known if row.accuracy is not None]
+    base = max(0.0, int(min([*lows, target - 0.05]) * 20) / 20)
+    upper_bottom, lower_top = TOP + UPPER, TOP + UPPER + GAP
+    bottom = lower_top + LOWER
+
+    def x(rank: int) -> float:
+        return round(LEFT + (confidence_of(rank) - start) / (1 - start) * (WIDTH - LEFT - RIGHT), 1)
+
+    def up(share: float) -> float:
+        return round(upper_bottom - (share - base) / (1 - base) * UPPER, 1)
+
+    def down(share: float) -> float:
+        return round(bottom - share * LOWER, 1)
+
+    line = [(x(rank), down(n / items if items else 0)) for rank, n in curve if confidence_of(rank) >= start]
+    drawn = [
+        Point(x(row.rank), up(a.value), up(a.low), up(a.high), describe(row), row.in_force)
+        for row in known
+        if (a := row.accuracy) is not None
+    ]
+    band = [(p.x, p.high) for p in drawn] + [(p.x, p.low) for p in reversed(drawn)]
+    return Curve(
+        height=bottom + 24,
+        left=LEFT,
+        right=WIDTH - RIGHT,
+        upper_bottom=upper_bottom,
+        lower_top=lower_top,
+        bottom=bottom,
+        xs=[Tick(x(round(v * 10**6) * 10**6), f"{v:g}") for v in _steps(start, 1.0, 5)],
+        upper=[Tick(up(v), f"{100 * v:.0f} %") for v in _ticks(base)],
+        lower=[Tick(down(v), f"{100 * v:.0f} %") for v in (0.0, 0.5, 1.0)],
+        rate_line=_path(line),
+        rate_area=_path([(line[0][0], bottom), *line, (line[-1][0], bottom)], close=True) if line else "",
+        accuracy_line=_path([(p.x, p.y) for p in drawn]),
+        accuracy_band=_path(band, close=True) if len(drawn) > 1 else "",
+        points=drawn,
+        threshold_x=x(threshold) if threshold < ACCEPT_NOTHING else None,
+        target_y=up(target),
+        target_words=f"target {100 * target:g} %",
+    )
+
+
+def draw_calibration(buckets: Sequence[Bucket]) -> Calibration:
+    """Lay out the calibration plot, one point for each bucket whose accuracy is known."""
+
+    def x(share: float) -> float:
+        return round(EDGE + share * SIDE, 1)
+
+    def y(share: float) -> float:
+        return round(12 + (1 - share) * SIDE, 1)
+
+    points = [
+        Point(
+            x(b.said), y(b.accuracy.value), y(b.accuracy.low), y(b.accuracy.high),
+            f"said {100 * b.said:.0f} %, right {100 * b.accuracy.value:.0f} % (n = {b.accuracy.n:,})",
+        )
+        for b in buckets
+        if b.said is not None and b.accuracy is not None
+    ]  # fmt: skip
+    ticks = [
+        (Tick(x(v), f"{100 * v:.0f} %"), Tick(y(v), f"{100 * v:.0f} %")) for v in (0.0, 0.25, 0.5, 0.75, 1.0)
+    ]
+    return Calibration(
+        size=SIDE + EDGE + 28, left=EDGE, bottom=12 + SIDE, ideal=_path([(x(0), y(0)), (x(1), y(1))]), ticks=ticks,
+        points=points,
+    )  # fmt: skip
+
+
+def describe(row: Row) -> str:
+    """A row in words."""
+    accepted = f"{row.accepted:,} of {row.items:,} accepted"
+    if row.accuracy is None:
+        return f"{confidence_of(row.rank):g}: {accepted}, accuracy unknown"
+    a = row.accuracy
+    return (
+        f"{confidence_of(row.rank):g}: {accepted}, {100 * a.value:.1f} % right, "
+        f"interval {100 * a.low:.1f} to {100 * a.high:.1f} %, n = {a.n:,}"
+    )
+
+
+def _steps(low: float, high: float, n: int) -> list[float]:
+    return [round(low + (high - low) * i / n, 6) for i in range(n + 1)]
+
+
+def _ticks(base: float) -> list[float]:
+    """Round shares from 1 down to ``base``, at most seven."""
+    step = next(step for step in (0.01, 0.02, 0.05, 0.1, 0.25) if (1 - base) / step <= 6.01)
+    return [round(1 - step * i, 6) for i in range(int((1 - base) / step + 1.01))]
+
+
+def _path(points: Sequence[tuple[float, float]], close: bool = False) -> str:
+    if not points:
+        return ""
+    return "M" + "L".join(f"{x:g} {y:g}" for x, y in points) + ("Z" if close else "")
