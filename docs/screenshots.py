@@ -18,6 +18,8 @@ from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+from tests.browser.conftest import running, until  # noqa: E402  the root must be found first
+
 IMAGES = ROOT / "docs/img"
 
 
@@ -38,9 +40,7 @@ def answer(page: Any, right: dict[str, str], dice: random.Random) -> bool:
     label = right.get(" ".join(text.split()), next(iter(keys)))
     page.clock.fast_forward(round(dice.uniform(2000, 6000)))
     page.keyboard.press(keys[label] if dice.random() > 1 / 30 else dice.choice(list(keys.values())))
-    page.wait_for_function(
-        "(old) => document.querySelector('#decide input[name=uuid]')?.value !== old", arg=before
-    )
+    until(page, "(old) => document.querySelector('#decide input[name=uuid]')?.value !== old", before)
     return page.locator("#decide").count() > 0
 
 
@@ -81,7 +81,6 @@ def take(page: Any, url: str) -> None:
 
 def main() -> None:
     """Start LabelHub in a temporary folder, sign in, take the pictures, stop it."""
-    from tests.browser.conftest import running
 
     with contextmanager(running)() as site, sync_playwright() as playwright:
         import shutil

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import Error
 
 ROOT = Path(__file__).parent.parent.parent
 DATA = ROOT / "tests/data"
@@ -78,6 +79,24 @@ def running() -> Iterator[Site]:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def until(page: Any, script: str, arg: Any = None, seconds: float = 15) -> None:
+    """Ask the page again and again until ``script`` is true.
+
+    `wait_for_function` asks from inside the page by `eval`, which our Content Security Policy forbids from the
+    second asking on.
+    """
+    give_up = time.monotonic() + seconds
+    while True:
+        try:
+            if page.evaluate(script, arg):
+                return
+        except Error as error:  # a new page came in between
+            if "context was destroyed" not in str(error):
+                raise
+        assert time.monotonic() < give_up, f"never true on {page.url}: {script}"
+        page.wait_for_timeout(30)
 
 
 def _wait_until_served(port: int) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.browser.conftest import DATA, Site
+from tests.browser.conftest import DATA, Site, until
 
 AXE = (Path(__file__).parent / "vendor/axe.min.js").read_text("utf-8")
 LOOKS = [("light", 1440, 900), ("dark", 1440, 900), ("light", 390, 844), ("dark", 320, 700)]
@@ -28,9 +28,7 @@ def dataset(site: Site, visitor: Any) -> int:
         before = visitor.locator("#card").inner_html()
         visitor.keyboard.press(key)
         if key != "4":
-            visitor.wait_for_function(
-                "(old) => document.getElementById('card').innerHTML !== old", arg=before
-            )
+            until(visitor, "(old) => document.getElementById('card').innerHTML !== old", before)
     visitor.goto(f"/d/{pk}/spot/")
     visitor.get_by_role("button", name=re.compile("^Draw")).click()
     visitor.wait_for_url(re.compile(r"/spot/\d+/"))
@@ -127,8 +125,8 @@ def test_the_whole_job_is_done_by_keyboard_alone(site: Site, visitor: Any) -> No
     page.get_by_role("dialog").wait_for()
     page.keyboard.press("Escape")
     page.keyboard.press("1")
-    page.wait_for_function("(old) => document.getElementById('item-title').innerText !== old", arg=title)
-    page.wait_for_function("document.activeElement.id === 'item-title'")  # the focus goes to the new item
+    until(page, "(old) => document.getElementById('item-title').innerText !== old", title)
+    until(page, "document.activeElement.id === 'item-title'")  # the focus goes to the new item
     page.goto(f"/d/{dataset}/spot/")
     tab_to(page, "Draw")
     page.keyboard.press("Enter")
@@ -160,13 +158,13 @@ def test_a_held_key_a_double_press_and_typing_in_a_field_make_no_extra_decision(
         """() => { for (const repeat of [false, true, true, true])
             document.body.dispatchEvent(new KeyboardEvent('keydown', {key: '1', code: 'Digit1', bubbles: true, repeat})); }"""
     )
-    page.wait_for_function("(n) => Number(document.getElementById('left').innerText) > n", arg=before)
+    until(page, "(n) => Number(document.getElementById('left').innerText) > n", before)
     page.wait_for_timeout(400)
     assert answered() == before + 1
     page.evaluate(
         "() => { const b = document.querySelector('#decide .choice'); b.click(); b.click(); b.click(); }"
     )
-    page.wait_for_function("(n) => Number(document.getElementById('left').innerText) > n", arg=before + 1)
+    until(page, "(n) => Number(document.getElementById('left').innerText) > n", before + 1)
     page.wait_for_timeout(400)
     assert answered() == before + 2
     page.keyboard.press("e")
@@ -180,9 +178,9 @@ def test_a_held_key_a_double_press_and_typing_in_a_field_make_no_extra_decision(
     page.evaluate(  # AZERTY: the 1 key types &, digits go by place
         "document.body.dispatchEvent(new KeyboardEvent('keydown', {key: '&', code: 'Digit1', bubbles: true}))"
     )
-    page.wait_for_function("(n) => Number(document.getElementById('left').innerText) > n", arg=before + 2)
+    until(page, "(n) => Number(document.getElementById('left').innerText) > n", before + 2)
     assert answered() == before + 3
     page.evaluate(  # a Cyrillic layout: the U key types г
         "document.body.dispatchEvent(new KeyboardEvent('keydown', {key: 'г', code: 'KeyU', bubbles: true}))"
     )
-    page.wait_for_function("(n) => Number(document.getElementById('left').innerText) < n", arg=before + 3)
+    until(page, "(n) => Number(document.getElementById('left').innerText) < n", before + 3)

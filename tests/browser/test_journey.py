@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from labelhub.autolabel.buckets import accuracy
-from tests.browser.conftest import DATA, Site
+from tests.browser.conftest import DATA, Site, until
 
 pytestmark = pytest.mark.usefixtures("visitor")
 
@@ -59,9 +59,7 @@ def start(page: Any, dataset: int, method: str) -> None:
 
 
 def wait_for_next(page: Any, before: str) -> None:
-    page.wait_for_function(
-        "(old) => (document.querySelector('#decide input[name=uuid]')?.value ?? '') !== old", arg=before
-    )
+    until(page, "(old) => (document.querySelector('#decide input[name=uuid]')?.value ?? '') !== old", before)
 
 
 def card(page: Any) -> tuple[str, str]:
