@@ -39,7 +39,8 @@ class Threshold(models.Model):
     dataset = models.ForeignKey(Dataset, models.CASCADE, related_name="thresholds", db_index=False)
     run = models.ForeignKey(Run, models.PROTECT, related_name="thresholds")
     rank = models.BigIntegerField()
-    certificate = models.ForeignKey("Certificate", models.PROTECT, null=True, related_name="thresholds")
+    # By target: the calibration sample that proved this rank. By hand: empty.
+    sample = models.ForeignKey("Sample", models.PROTECT, null=True, related_name="thresholds")
     by = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, null=True, related_name="+")
     at = models.DateTimeField(auto_now_add=True)
 
@@ -55,6 +56,59 @@ class Threshold(models.Model):
     def confidence(self) -> float:
         """The typed threshold in [0, 1]; 1.0 also where nothing is accepted."""
         return min(confidence_of(self.rank), 1.0)
+
+
+class GoalQuerySet(models.QuerySet["Goal"]):
+    """Goals by what their timestamps say."""
+
+    def active(self) -> GoalQuerySet:
+        """Those that people work towards; the database allows one per dataset."""
+        return self.filter(left_at=None)
+
+
+class Goal(models.Model):
+    """A promise about a whole dataset that people work towards, round by round: the threshold goes by target."""
+
+    dataset = models.ForeignKey(Dataset, models.CASCADE, related_name="goals")
+    target_error = models.FloatField()  # share of all labels that may be wrong
+    floor_error = models.FloatField(null=True)  # share of the accepted labels that may be; empty = no floor
+    by = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, null=True, related_name="+")
+    at = models.DateTimeField(auto_now_add=True)
+    left_at = models.DateTimeField(null=True)  # given up, or replaced by another goal
+
+    objects = GoalQuerySet.as_manager()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["dataset"], condition=Q(left_at=None), name="one_active_goal_per_dataset"
+            ),
+        ]
+
+
+class Round(models.Model):
+    """One time of learning on the way to a goal, and what the planner said then. Written once."""
+
+    goal = models.ForeignKey(Goal, models.CASCADE, related_name="rounds")
+    run = models.OneToOneField(Run, models.PROTECT, related_name="round")
+    number = models.PositiveIntegerField()  # 1, 2, … towards this goal
+    attempt = models.PositiveSmallIntegerField()  # the certificate attempt it prepares
+    items = models.PositiveIntegerField()  # labels that the promise is about (N)
+    labelled = models.PositiveIntegerField()  # of these outside the pool: people answer them
+    # [item id, out-of-fold confidence in millionths] of random answers that stand for what is left
+    representative = models.JSONField(default=list)
+    expected_errors = models.FloatField()  # wrong labels predicted in the pool
+    step = models.CharField(max_length=16)  # of planner.Step
+    batch = models.PositiveIntegerField()  # answers until the next round
+    sample = models.PositiveIntegerField(null=True)  # of the certificate that could be tried now; empty = none
+    manual = models.FloatField()  # predicted answers for the whole dataset if it were
+    saved_by_fifty = models.FloatField()  # by how much the next 50 answers are predicted to lower that
+    reason = models.TextField()
+    at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["number"]
+        constraints = [models.UniqueConstraint(fields=["goal", "number"], name="round_number_once")]
 
 
 class SampleQuerySet(models.QuerySet["Sample"]):
@@ -78,8 +132,9 @@ class Sample(models.Model):
     size = models.PositiveIntegerField()
     attempt = models.PositiveSmallIntegerField(default=0)  # 1, 2, … of the evidential ones
     target_error = models.FloatField(default=0.05)
+    floor_error = models.FloatField(null=True)  # of the accepted labels; calibration only, empty = no floor
     alpha = models.FloatField(default=0.05)  # of this attempt
-    budget = models.PositiveIntegerField(default=0)  # wrong labels that the target tolerates in the pool
+    budget = models.PositiveIntegerField(default=0)  # wrong labels tolerated among those accepted unseen
     allowed_errors = models.IntegerField(default=-1)  # the sample may show; -1 = nothing can be proven
     drawn_by = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, null=True, related_name="+")
     drawn_at = models.DateTimeField(auto_now_add=True)

@@ -7,7 +7,7 @@ the known ones, with slips if asked for.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy as np
 from labelhub.autolabel.onelook import promise_for, simple
 from labelhub.autolabel.playing import Floats, Ints, Known, Marks, People, Promise, shares
 from labelhub.autolabel.rank import draw_ties, to_rank, to_ranks
-from labelhub.autolabel.replay import Course, replay
+from labelhub.autolabel.replay import Course, replay, seeds_of
 from labelhub.autolabel.scorer import TextFeatures, VoteTable
 
 METHODS = ("ensemble", "weak_model", "imported")
@@ -105,6 +105,7 @@ def backtest(
     sample: int | None = None,
     reviewer_error: float = 0.0,
     features: TextFeatures | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Replay the whole loop, or one look at a sample, and compare its promise with the truth.
 
@@ -120,6 +121,7 @@ def backtest(
         sample: size of the one sample ("simple" mode), or None for the whole loop.
         reviewer_error: chance that a reading is wrong, in [0, 1).
         features: of ``known.texts``, if they exist already.
+        progress: called with the replays done and those in all, after each.
     Returns: ``summary`` (means over repetitions; ``certified`` and ``violations`` as shares of them, and
         ``true_error_accepted`` over those that accepted anything, else None), ``table`` (what a threshold set
         by hand would do), ``repetitions`` (one row per draw).
@@ -137,13 +139,17 @@ def backtest(
     for repetition in range(reps):
         at = seed + repetition
         people = People(known, reviewer_error, at)
-        course = Course(known, people, at, features)
+        course = Course(known, people, seeds_of(at), features)
         frozen: int | None = None
         for draw in range(draws):
             key = at * draws + draw
-            outcome = simple(known, asked, sample, key, fixed) if sample else replay(course, asked, key)
+            outcome = (
+                simple(known, asked, sample, key, fixed) if sample else replay(course, asked, seeds_of(key))
+            )
             rows.append({"repetition": repetition + 1, "draw": draw + 1, **shares(known, asked, outcome)})
             frozen = outcome.answered_at_freeze if frozen is None else frozen
+            if progress is not None:
+                progress(len(rows), reps * draws)
         curves.append(_by_hand(known, course, frozen or 0, at))
     return {"summary": _summary(rows), "table": _mean_table(curves), "repetitions": rows}
 
@@ -186,13 +192,13 @@ def _by_hand(known: Known, course: Course, answered: int, seed: int) -> list[dic
     items = len(known.gold)
     if known.given is not None and known.confidence is not None:
         confidence = np.where(known.given >= 0, known.confidence, 0.0)
-        labels, right, here = known.given, known.given == known.gold, np.arange(items)
+        labels, right = known.given, known.given == known.gold
+        ranks = to_ranks(confidence, draw_ties(seed, items))
     else:
         course.round(0)
-        state = next((r for r in course.rounds if len(r.answered) == answered), course.rounds[-1])
-        labels, here, confidence = state.labels, state.pool, 1 - state.p
-        right = labels == known.gold[here]
-    ranks = to_ranks(confidence, draw_ties(seed, len(here)))
+        state = next((r for r in course.rounds if len(r.answers.rows) == answered), course.rounds[-1])
+        labels, ranks = state.learned.classes[state.pool], state.learned.ranks[state.pool]
+        right = labels == known.gold[state.pool]
     table: list[dict[str, float | None]] = []
     for threshold in THRESHOLDS:
         over: Marks = (ranks >= to_rank(threshold)) & (labels >= 0)

@@ -240,6 +240,32 @@ def hopeless(labelled: int, items: int, budget: int, alpha: float) -> bool:
     return least is None or labelled + least > WORTH * items
 
 
+def judge(
+    p_sorted: npt.ArrayLike,
+    labelled: int,
+    items: int,
+    budget: int,
+    alpha: float,
+    floor_error: float | None = None,
+    costs: Sequence[float] = (),
+) -> tuple[Step, Plan | None]:
+    """Return whether to label a batch more, to certify now, or that there is nothing to gain; and the plan.
+
+    Args:
+        p_sorted, labelled, items, budget, alpha, floor_error: as in ``plan``.
+        costs: ``manual`` of the plans of the rounds of this attempt before this one, oldest first.
+    Raises: ValueError as ``plan``.
+    """
+    p = np.asarray(p_sorted, np.float64)
+    chosen = plan(p, labelled, items, budget, alpha, floor_error)
+    if hopeless(labelled, items, budget, alpha):
+        return "nothing to gain", chosen
+    history = [*costs, chosen.manual if chosen else math.inf]
+    return "certify now" if ready(
+        p, labelled, items, budget, floor_error, chosen, history
+    ) else "go on", chosen
+
+
 def advice(
     p_sorted: npt.ArrayLike,
     labelled: int,
@@ -249,31 +275,27 @@ def advice(
     floor_error: float | None = None,
     costs: Sequence[float] = (),
 ) -> Advice:
-    """Say whether to label a batch more, to certify now, or that there is nothing to gain.
+    """Return what ``judge`` says, with its reason and figures.
 
     Args:
-        p_sorted, labelled, items, budget, alpha, floor_error: as in ``plan``.
-        costs: ``manual`` of the plans of the rounds before this one, oldest first.
+        p_sorted, labelled, items, budget, alpha, floor_error, costs: as in ``judge``.
     Raises: ValueError as ``plan``.
     """
     p = np.asarray(p_sorted, np.float64)
-    chosen = plan(p, labelled, items, budget, alpha, floor_error)
+    step, chosen = judge(p, labelled, items, budget, alpha, floor_error, costs)
     manual = chosen.manual if chosen else float(items)
     expected = float(p.sum())
 
-    def say(step: Step, reason: str, batch: int = 0, saved: float = 0.0) -> Advice:
+    def say(reason: str, batch: int = 0, saved: float = 0.0) -> Advice:
         return Advice(step, batch, chosen, manual, saved, expected, reason)
 
-    if hopeless(labelled, items, budget, alpha):
+    if step == "nothing to gain":
         return say(
-            "nothing to gain",
             f"With {labelled:,} of {items:,} labelled, even a faultless machine would need too large a sample "
             "to prove itself: label the rest by hand.",
         )
-    history = [*costs, chosen.manual if chosen else math.inf]
-    if chosen is not None and ready(p, labelled, items, budget, floor_error, chosen, history):
+    if step == "certify now" and chosen is not None:
         return say(
-            "certify now",
             f"About {expected:,.0f} of the {len(p):,} open labels are expected to be wrong: a random sample of "
             f"{chosen.sample:,} should prove the rest, about {manual:,.0f} answers in all "
             f"({manual / items:.0%} of the items).",
@@ -290,7 +312,6 @@ def advice(
         why = f"the machine has seen {labelled:,} answers, too few to judge it"
     effect = "lower" if saved >= 0 else "raise"
     return say(
-        "go on",
         f"Label {batch:,} more, the least sure first, for {why}; stopping now would take about {manual:,.0f} "
         f"answers in all, and the batch should {effect} that by {abs(saved):,.0f} even if nothing is learned "
         "from it.",

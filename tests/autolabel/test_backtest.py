@@ -13,7 +13,7 @@ from labelhub.autolabel.backtest import THRESHOLDS, backtest, prepare
 from labelhub.autolabel.certify import allowed_errors, attempt_alpha, level
 from labelhub.autolabel.onelook import promise_for, simple
 from labelhub.autolabel.playing import Known, People, Promise, shares
-from labelhub.autolabel.replay import Course, replay
+from labelhub.autolabel.replay import Course, replay, seeds_of
 
 DATA = Path(__file__).parent.parent / "data"
 SUMMARY = {
@@ -123,8 +123,8 @@ class TestOneLook:
         known = made(np.zeros(600, bool), np.full(600, 0.9))
         known.given[:200] = -1
         promise = Promise(floor_error=None)
-        course = Course(known, People(known, 0.0, 0), 0)
-        for outcome in (simple(known, promise, 150, 1), replay(course, promise, 1)):
+        course = Course(known, People(known, 0.0, 0), seeds_of(0))
+        for outcome in (simple(known, promise, 150, 1), replay(course, promise, seeds_of(1))):
             assert len(outcome.accepted) > 0
             assert (known.given[outcome.accepted] >= 0).all()
 
@@ -200,8 +200,8 @@ class TestLoop:
 
     def test_a_second_attempt_uses_a_fresh_sample_and_its_own_alpha(self, media_bias):
         people = People(media_bias, 0.0, 0)
-        course, promise = Course(media_bias, people, 0), Promise(target_error=0.1, floor_error=0.07)
-        twice = [o for o in (replay(course, promise, draw) for draw in range(100)) if o.attempts == 2]
+        course, promise = Course(media_bias, people, seeds_of(0)), Promise(target_error=0.1, floor_error=0.07)
+        twice = [o for o in (replay(course, promise, seeds_of(draw)) for draw in range(100)) if o.attempts == 2]
         assert twice
         for outcome in twice:
             if len(outcome.accepted):

@@ -126,7 +126,13 @@ class WordView:
 
     @classmethod
     def fit(cls, pieces: Pieces, limit: int, least: int) -> tuple[WordView, csr_matrix]:
-        """Choose the features of a block; return the view and the block seen through it.
+        """Choose the features of a block; return the view and the block seen through it; see ``learn``."""
+        view, counts = cls.learn(pieces, limit, least)
+        return view, weigh(counts, view.idf)
+
+    @classmethod
+    def learn(cls, pieces: Pieces, limit: int, least: int) -> tuple[WordView, csr_matrix]:
+        """Choose the features of a block; return the view and the block's counts, not yet weighted.
 
         Args:
             pieces: the block to learn from.
@@ -146,18 +152,19 @@ class WordView:
         found, inverse = np.unique(keys, return_inverse=True)
         df = _document_frequency(_matrix(inverse, at, ends, len(found)))
         view.pairs = np.sort(found[_most_frequent(df, limit - len(kept), least)])
-        counts = view._counts(pieces)
+        counts = view.count(pieces)
         view.idf = _idf(counts)
-        return view, _weigh(counts, view.idf)
+        return view, counts
 
     def see(self, pieces: Pieces) -> csr_matrix:
         """Return a block's weighted features, rows of length 1, shape (texts, features)."""
-        return _weigh(self._counts(pieces), self.idf)
+        return weigh(self.count(pieces), self.idf)
 
     def _sequence(self, pieces: Pieces) -> tuple[Ints, Ints]:
         return _spread(pieces, self._numbers.of(pieces.distinct))
 
-    def _counts(self, pieces: Pieces) -> csr_matrix:
+    def count(self, pieces: Pieces) -> csr_matrix:
+        """Return how often each feature occurs in each text of a block, shape (texts, features)."""
         sequence, ends = self._sequence(pieces)
         known = np.flatnonzero(sequence >= 0)
         features, places = sequence[known], known
@@ -195,21 +202,28 @@ class CharacterView:
     @classmethod
     def fit(cls, pieces: Pieces, limit: int, least: int) -> tuple[CharacterView, csr_matrix]:
         """Choose the features of a block; return the view and the block seen through it."""
+        view, counts = cls.learn(pieces, limit, least)
+        return view, weigh(counts, view.idf)
+
+    @classmethod
+    def learn(cls, pieces: Pieces, limit: int, least: int) -> tuple[CharacterView, csr_matrix]:
+        """Choose the features of a block; return the view and the block's counts, not yet weighted."""
         number: defaultdict[str, int] = defaultdict()
         number.default_factory = number.__len__
         rows = [[number[g] for g in _grams(piece)] for piece in pieces.distinct]
         df = _document_frequency(pieces.counts() @ _rows_to_matrix(rows, len(number)))
         names = list(number)
         view = cls(sorted(names[i] for i in _most_frequent(df, limit, least)), np.empty(0, np.float32))
-        counts = view._counts(pieces)
+        counts = view.count(pieces)
         view.idf = _idf(counts)
-        return view, _weigh(counts, view.idf)
+        return view, counts
 
     def see(self, pieces: Pieces) -> csr_matrix:
         """Return a block's weighted features, rows of length 1, shape (texts, features)."""
-        return _weigh(self._counts(pieces), self.idf)
+        return weigh(self.count(pieces), self.idf)
 
-    def _counts(self, pieces: Pieces) -> csr_matrix:
+    def count(self, pieces: Pieces) -> csr_matrix:
+        """Return how often each feature occurs in each text of a block, shape (texts, features)."""
         return pieces.counts() @ _rows_to_matrix(self._numbers.of(pieces.distinct), len(self.grams))
 
     def to_arrays(self) -> Arrays:
@@ -327,7 +341,8 @@ def _idf(counts: csr_matrix) -> Floats:
     return weights
 
 
-def _weigh(counts: csr_matrix, idf: Floats) -> csr_matrix:
+def weigh(counts: csr_matrix, idf: Floats) -> csr_matrix:
+    """Turn counts into TF-IDF rows of length 1; a row of zeros stays."""
     from scipy.sparse import csr_matrix
 
     data = counts.data * idf[counts.indices]
