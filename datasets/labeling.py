@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 from django.db import transaction
 from django.db.models import QuerySet, Sum
+from numpy.typing import NDArray
 
 from datasets.bulk import as_json, insert_rows
 from datasets.models import (
@@ -28,13 +30,15 @@ from datasets.models import (
 )
 from datasets.slices import close_slice
 from labelhub.autolabel import labelers
-from labelhub.autolabel.rank import draw_ties, to_rank, to_ranks
+from labelhub.autolabel.labelers.state import read_state, write_state
+from labelhub.autolabel.rank import confidence_of, draw_ties, to_rank, to_ranks
 from labelhub.autolabel.types import ABSTENTION, Example, Labeler
 from labelhub.autolabel.types import Vote as AutoVote
 
 FAST_ABOVE = 100_000  # items; then the quick view alone decides where it is sure
 GUESS_BY = 2_000  # texts that sharpen guesses where nobody has labeled anything
 MOST_GIVEN = 50_000  # given labels to learn from; more make no better model, only a slower one
+ROUND = "round"  # the method of a version that scored all items at once on the way to a goal
 VOTES_BELOW = to_rank(0.95)  # the votes behind surer predictions are not kept
 
 Settle = Callable[[int, Iterable[int]], None]
@@ -44,7 +48,7 @@ Settle = Callable[[int, Iterable[int]], None]
 class Said:
     """What a run says about one item: a label with a confidence in [0, 1], or a problem.
 
-    ``votes`` are {labeler: [label id, score, evidence]}.
+    ``votes`` are {labeler: [label id, score, evidence]}; ``rank`` where it is known already, ties broken.
     """
 
     item_id: int
@@ -52,6 +56,7 @@ class Said:
     confidence: float = 0.0
     problem: str | None = None
     votes: dict[str, list[Any]] = field(default_factory=dict)
+    rank: int | None = None
 
 
 def free_items(dataset: Dataset) -> QuerySet[Item]:
@@ -105,6 +110,8 @@ def label_slice(mine: Slice, items: QuerySet[Item]) -> list[Said]:
     rows = list(_within(mine, items).values_list("pk", "text"))
     if not rows:
         return []
+    if version.method == ROUND:
+        return _look_up([pk for pk, _ in rows], *_scores(version.pk, version.at))
     ids = {name: label_id for label_id, name in _names(version).items()}
     votes = _given_votes(version, [pk for pk, _ in rows])
     answers = _labeler(version.pk, version.at).label([text for _, text in rows], votes)
@@ -122,6 +129,29 @@ def label_slice(mine: Slice, items: QuerySet[Item]) -> list[Said]:
             sure = 0.0 if answer.guess and not version.guess else answer.confidence
             said.append(Said(item_id, label_id, sure, None, behind))
     return said
+
+
+def pack_scores(items: Sequence[int], labels: Sequence[int], ranks: NDArray[np.int64]) -> bytes:
+    """Return what a round says of its items as the state of its version; items ascending."""
+    arrays = {"items": np.asarray(items, np.int64), "labels": np.asarray(labels, np.int64), "ranks": ranks}
+    return write_state({"method": ROUND}, arrays)
+
+
+@lru_cache(maxsize=1)
+def _scores(version_id: int, made_at: dt.datetime) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    state = LabelerVersion.objects.values_list("state", flat=True).get(pk=version_id)
+    _, arrays = read_state(bytes(state or b""))
+    return arrays["items"], arrays["labels"], arrays["ranks"]
+
+
+def _look_up(
+    ids: Sequence[int], items: NDArray[Any], labels: NDArray[Any], ranks: NDArray[Any]
+) -> list[Said]:
+    places = np.searchsorted(items, ids)
+    return [
+        Said(pk, int(labels[place]), confidence_of(int(ranks[place])), rank=int(ranks[place]))
+        for pk, place in zip(ids, places.tolist(), strict=True)
+    ]
 
 
 def set_aside(mine: Slice, items: QuerySet[Item]) -> list[Said]:
@@ -172,7 +202,10 @@ def write_slice(mine: Slice, said: Sequence[Said], votes_below: int, settle: Set
     run = mine.run
     ties = draw_ties(int(run.seed, 16) * 2**32 + mine.number, len(said))
     ranks = to_ranks([one.confidence for one in said], ties).tolist() if said else []
-    ranks = [0 if one.label_id is None else rank for one, rank in zip(said, ranks, strict=True)]
+    ranks = [
+        0 if one.label_id is None else rank if one.rank is None else one.rank
+        for one, rank in zip(said, ranks, strict=True)
+    ]
     with transaction.atomic():
         close_slice(mine)
         insert_rows(

@@ -59,3 +59,34 @@ class ReasonForm(forms.Form):
     """The sentence that a manager may add to a verdict."""
 
     reason = forms.CharField(max_length=1000, required=False)
+
+
+class GoalForm(forms.Form):
+    """The promise to work towards: percentages, as people type them."""
+
+    target = forms.CharField(max_length=10)
+    floor = forms.CharField(max_length=10, required=False)
+
+    target_error: float
+    floor_error: float | None = None
+
+    def clean_target(self) -> str:
+        """Read the share of all labels that must be right."""
+        self.target_error = self._error("target", 50)
+        return str(self.cleaned_data["target"])
+
+    def clean_floor(self) -> str:
+        """Read the share of the unseen labels that must be right; empty for none."""
+        typed = str(self.cleaned_data["floor"])
+        self.floor_error = self._error("floor", 1) if typed.strip() else None
+        return typed
+
+    def _error(self, name: str, least: float) -> float:
+        typed = str(self.cleaned_data[name]).strip().removesuffix("%").strip().replace(",", ".")
+        try:
+            percent = float(typed)
+        except ValueError:
+            percent = 0.0
+        if not least <= percent < 100:
+            raise forms.ValidationError(f"Type a percentage from {least:g} to below 100, for example 95.")
+        return round((100 - percent) / 100, 6)

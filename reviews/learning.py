@@ -136,23 +136,32 @@ def learn(
         active = dataset.runs.active().first()
         if active is not None:
             raise tasks.RunIsActive(active)
-        known = examples(dataset)
-        version = LabelerVersion.objects.create(
-            dataset=dataset,
-            method=method,
-            settings=_settings(dataset) | (settings or {}),
-            examples=known,
-            decisions=Decision.objects.filter(dataset=dataset).aggregate(n=Max("pk"))["n"] or 0,
-            guess=not known and _only_guesses(dataset, method),
-        )
-        if not tasks.to_label(dataset, version).exists():
-            raise CannotLearn("Nothing is left to label: every item has its label or its answer.")
-        run = tasks.start(dataset, version, by, rings)
+        run = tasks.start(dataset, make_version(dataset, method, settings), by, rings)
         latest = thresholds.in_force(dataset)
         if latest is None or not latest.run.predictions.exists():
-            rank = ACCEPT_NOTHING if version.guess else to_rank(thresholds.BY_HAND)
+            by_target = dataset.goals.active().exists()
+            rank = ACCEPT_NOTHING if run.version.guess or by_target else to_rank(thresholds.BY_HAND)
             Threshold.objects.create(dataset=dataset, run=run, rank=rank, by=by)
     return run
+
+
+def make_version(dataset: Dataset, method: str, settings: dict[str, Any] | None = None) -> LabelerVersion:
+    """Write down what a labeler is to learn from: the answers there are, and the label set.
+
+    Raises: CannotLearn when no item is left to label.
+    """
+    known = examples(dataset)
+    version = LabelerVersion.objects.create(
+        dataset=dataset,
+        method=method,
+        settings=_settings(dataset) | (settings or {}),
+        examples=known,
+        decisions=Decision.objects.filter(dataset=dataset).aggregate(n=Max("pk"))["n"] or 0,
+        guess=not known and _only_guesses(dataset, method),
+    )
+    if not tasks.to_label(dataset, version).exists():
+        raise CannotLearn("Nothing is left to label: every item has its label or its answer.")
+    return version
 
 
 def _check(dataset: Dataset, method: str) -> None:

@@ -100,7 +100,9 @@ class Round(models.Model):
     expected_errors = models.FloatField()  # wrong labels predicted in the pool
     step = models.CharField(max_length=16)  # of planner.Step
     batch = models.PositiveIntegerField()  # answers until the next round
-    sample = models.PositiveIntegerField(null=True)  # of the certificate that could be tried now; empty = none
+    sample = models.PositiveIntegerField(
+        null=True
+    )  # of the certificate that could be tried now; empty = none
     manual = models.FloatField()  # predicted answers for the whole dataset if it were
     saved_by_fifty = models.FloatField()  # by how much the next 50 answers are predicted to lower that
     reason = models.TextField()

@@ -7,6 +7,7 @@ about agreement is told to the people who answer until the last answer is in.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,7 @@ from reviews.models import (
     SampleItem,
     Threshold,
 )
-from reviews.thresholds import accepted, check_no_sample, open_sample
+from reviews.thresholds import accepted, check_no_sample, in_force, open_sample
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -47,11 +48,12 @@ class Plan:
 
     pool: int
     size: int
-    attempt: int  # 1, 2, … of the evidential samples; 0 for one that teaches
+    attempt: int  # 1, 2, … of the evidential samples; 0 for one that teaches, or checks what is proven
     alpha: float
     budget: int  # wrong labels that the target tolerates in the pool
-    allowed_errors: int
+    allowed_errors: int  # -1 where the sample cannot prove anything
     target_error: float
+    floor_error: float | None = None  # of a calibration
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,16 @@ class Count:
 def plan(dataset: Dataset, pool: int) -> Plan:
     """Return the terms of the next spot check of a pool of at least one item (E3, E12).
 
-    The size is such that one error can still pass at the alpha that this attempt is tested at.
+    The size is such that one error can still pass at the alpha that this attempt is tested at. Where a calibration
+    sample has proven the threshold already, the check proves nothing more and costs no alpha: it can only raise the
+    alarm, if more labels are wrong than that sample's budget allows.
     """
+    now = in_force(dataset)
+    if now is not None and now.sample is not None:
+        budget = min(now.sample.budget, pool - 1)
+        share = max(budget / pool, 1 / pool)
+        size = sampling.spot_check_size(pool, share, dataset.alpha, dataset.check_share)
+        return Plan(pool, size, 0, dataset.alpha, budget, -1, share)
     attempt, alpha = next_attempt(dataset)
     size = sampling.spot_check_size(pool, dataset.target_error, alpha, dataset.check_share)
     budget = certify.tolerated(pool, dataset.target_error)
@@ -83,7 +93,7 @@ def plan(dataset: Dataset, pool: int) -> Plan:
 
 def next_attempt(dataset: Dataset) -> tuple[int, float]:
     """The number of the next evidential sample and its share of alpha (E3)."""
-    attempt = 1 + dataset.samples.filter(purpose__in=EVIDENCE).count()
+    attempt = 1 + dataset.samples.filter(attempt__gt=0).count()
     return attempt, certify.attempt_alpha(dataset.alpha, attempt)
 
 
@@ -92,29 +102,43 @@ def draw_spot_check(dataset: Dataset, threshold: Threshold, by: User) -> Sample:
 
     Raises: NothingToDraw when nothing is accepted; SampleIsOpen while another is answered.
     """
-    return _draw(dataset, threshold, Purpose.SPOT_CHECK, accepted(threshold), by)
+    return draw(threshold, Purpose.SPOT_CHECK, accepted(threshold), lambda pool: plan(dataset, pool), by)
 
 
-def draw_to_teach(dataset: Dataset, threshold: Threshold, by: User | None) -> Sample:
-    """Draw the first random items to label where the machine can only guess (E18)."""
+def draw_to_teach(dataset: Dataset, threshold: Threshold, by: User | None, size: int = TEACH_ITEMS) -> Sample:
+    """Draw random items to label before anything is learned (E18)."""
     pool = Prediction.objects.filter(run=threshold.run_id, open=True)
-    return _draw(dataset, threshold, Purpose.TRAINING, pool, by)
+
+    def terms(n: int) -> Plan:
+        return Plan(n, min(size, n), 0, dataset.alpha, 0, -1, dataset.target_error)
+
+    return draw(threshold, Purpose.TRAINING, pool, terms, by)
 
 
-def _draw(
-    dataset: Dataset, threshold: Threshold, purpose: str, pool: PredictionQuerySet, by: User | None
+def draw(
+    threshold: Threshold,
+    purpose: str,
+    pool: PredictionQuerySet,
+    terms_of: Callable[[int], Plan],
+    by: User | None,
 ) -> Sample:
+    """Freeze a pool of predictions of the run in force, and draw a sample from it.
+
+    Args:
+        threshold: the one in force.
+        purpose: the lane that the sample is answered in.
+        pool: what it is drawn from.
+        terms_of: size and test of the sample, from the size of the pool.
+        by: who asked for it.
+    Raises: NothingToDraw when the pool is empty; SampleIsOpen while another is answered.
+    """
+    dataset = threshold.dataset
     with transaction.atomic():
         check_no_sample(dataset)
         rows = list(pool.order_by("item").values_list("item", "rank", "label", "label__name"))
         if not rows:
             raise NothingToDraw("Nothing is accepted yet, so there is nothing to check.")
-        if purpose in EVIDENCE:
-            terms = plan(dataset, len(rows))
-        else:
-            terms = Plan(
-                len(rows), min(TEACH_ITEMS, len(rows)), 0, dataset.alpha, 0, -1, dataset.target_error
-            )
+        terms = terms_of(len(rows))
         seed = secrets.randbits(128)
         order = sampling.draw(seed, [row[0] for row in rows], terms.size)
         sample = Sample.objects.create(
@@ -130,6 +154,7 @@ def _draw(
             size=terms.size,
             attempt=terms.attempt,
             target_error=terms.target_error,
+            floor_error=terms.floor_error,
             alpha=terms.alpha,
             budget=terms.budget,
             allowed_errors=terms.allowed_errors,

@@ -21,7 +21,7 @@ from datasets import labeling, slices
 from datasets.models import Dataset, Item, LabelerVersion, Run, Slice, record
 from datasets.tasks import enqueue, is_enqueued, shall_finish, sweep_files
 from labelhub.autolabel.types import LabelerUnavailable
-from reviews import samples, thresholds
+from reviews import rounds, samples, thresholds
 from reviews.decisions import settle
 from reviews.models import Decision
 
@@ -142,9 +142,17 @@ def _fit(run: Run, mine: Slice, rings: bool) -> None:
     if mine.attempts > slices.MOST_ATTEMPTS:
         slices.fail(run, "Learning ended its worker three times; it may need more memory than there is.")
         return
-    with slices.lease_kept(mine):
-        state = labeling.fit(mine, to_label(run.dataset, run.version))
-    labeling.finish_fit(mine, run.version, state)
+    items = to_label(run.dataset, run.version)
+    if run.version.method == labeling.ROUND:
+        with slices.lease_kept(mine):
+            state, this_round = rounds.fit(run, items)
+        with transaction.atomic():
+            labeling.finish_fit(mine, run.version, state)
+            this_round.save()
+    else:
+        with slices.lease_kept(mine):
+            state = labeling.fit(mine, items)
+        labeling.finish_fit(mine, run.version, state)
     for _ in range(settings.LABELHUB_WORKERS - 1 if rings else 0):  # only now is there work for several
         _ring(run)
 
@@ -174,12 +182,20 @@ def _end(run: Run) -> None:
     with transaction.atomic():
         if not slices.finish(run):
             return
+        if run.dataset.goals.active().exists():
+            _advance_soon(run.dataset_id)
+            return
         latest = thresholds.in_force(run.dataset)
         if run.version.guess and latest is not None and latest.run_id == run.pk:
             try:
                 samples.draw_to_teach(run.dataset, latest, run.requested_by)
             except (samples.NothingToDraw, thresholds.SampleIsOpen) as reason:
                 log.info("run %s drew nothing to teach: %s", run.pk, reason)
+
+
+def _advance_soon(dataset_id: int) -> None:
+    if not is_enqueued(f"advance-{dataset_id}"):
+        enqueue("reviews.path.advance", dataset_id, name=f"advance-{dataset_id}")
 
 
 def pause(run: Run, by: User | None) -> bool:
@@ -225,4 +241,7 @@ def sweep() -> int:
         if not is_enqueued(f"run-{run.pk}"):
             _ring(run)
             n += 1
+    ended = Run.objects.filter(finished_at__isnull=False, problem=None, thresholds=None, round__isnull=False)
+    for dataset_id in set(ended.filter(round__goal__left_at=None).values_list("dataset", flat=True)):
+        _advance_soon(dataset_id)  # a round that did not take force
     return n + sweep_files()

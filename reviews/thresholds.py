@@ -33,7 +33,8 @@ class Move:
 
 def in_force(dataset: Dataset) -> Threshold | None:
     """The latest threshold row names the run and the rank in force; nothing else does."""
-    return Threshold.objects.filter(dataset=dataset).select_related("run__version").order_by("-pk").first()
+    rows = Threshold.objects.filter(dataset=dataset).select_related("dataset", "run__version", "sample")
+    return rows.defer("run__version__state").order_by("-pk").first()
 
 
 def typed_rank(text: str) -> int:
@@ -76,8 +77,10 @@ def preview(now: Threshold, rank: int) -> Move:
     )
 
 
-def move(dataset: Dataset, rank: int, by: User | None, run: Run | None = None) -> Threshold:
-    """Put a rank, and with ``run`` another run, into force by adding one row.
+def move(
+    dataset: Dataset, rank: int, by: User | None, run: Run | None = None, sample: Sample | None = None
+) -> Threshold:
+    """Put a rank, and with ``run`` another run, into force by adding one row; ``sample`` is what proved it.
 
     Raises: SampleIsOpen while people are answering a sample (E2).
     """
@@ -88,7 +91,7 @@ def move(dataset: Dataset, rank: int, by: User | None, run: Run | None = None) -
         if run is None:
             raise ValueError("There is no run yet that a threshold could belong to.")
         now = Threshold.objects.create(
-            dataset=dataset, run=run, rank=min(max(rank, 0), ACCEPT_NOTHING), by=by
+            dataset=dataset, run=run, rank=min(max(rank, 0), ACCEPT_NOTHING), by=by, sample=sample
         )
         record(
             by, dataset, "threshold",

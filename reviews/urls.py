@@ -1,6 +1,6 @@
 from django.urls import path
 
-from reviews.views import certificates, export, review, runs, savings, spot
+from reviews.views import certificates, export, guide, review, runs, savings, spot
 
 app_name = "reviews"
 
@@ -30,6 +30,10 @@ urlpatterns = [
         certificates.certificate_json,
         name="certificate_json",
     ),
+    path("d/<int:dataset_id>/guide/", guide.guide, name="guide"),
+    path("d/<int:dataset_id>/guide/goal", guide.choose, name="goal"),
+    path("d/<int:dataset_id>/guide/leave", guide.leave, name="leave"),
+    path("d/<int:dataset_id>/guide/calibrate", guide.calibrate, name="calibrate"),
     path("d/<int:dataset_id>/spot/", spot.spot, name="spot"),
     path("d/<int:dataset_id>/spot/draw", spot.draw, name="draw"),
     path("d/<int:dataset_id>/spot/discard", spot.discard, name="discard"),

@@ -50,13 +50,13 @@ RULES = {
     "everybody": "light signin signin_link welcome signout healthz styleguide",
     "signed_in": "home account",
     "creators": "datasets:new datasets:sample datasets:draft datasets:preview",
-    "read": "reviews:overview reviews:progress reviews:item",
+    "read": "reviews:overview reviews:progress reviews:item reviews:guide",
     "review": "reviews:review reviews:next reviews:undo reviews:decide reviews:remark reviews:renew reviews:spot"
     " reviews:sample",
     "watch": "reviews:savings reviews:threshold_preview reviews:certificate reviews:certificate_json",
     "manage": "reviews:start reviews:pause reviews:resume reviews:cancel reviews:apply reviews:threshold"
     " reviews:export reviews:file reviews:draw reviews:discard reviews:look reviews:approve"
-    " reviews:reject",
+    " reviews:reject reviews:goal reviews:leave reviews:calibrate",
 }
 # Addresses where looking writes: a reviewer's card is leased to him.
 LEASES = {"reviews:review", "reviews:next", "reviews:sample"}

@@ -6,70 +6,111 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('datasets', '0001_initial'),
-        ('reviews', '0002_append_only'),
+        ("datasets", "0001_initial"),
+        ("reviews", "0002_append_only"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
     operations = [
         migrations.RemoveField(
-            model_name='threshold',
-            name='certificate',
+            model_name="threshold",
+            name="certificate",
         ),
         migrations.AddField(
-            model_name='sample',
-            name='floor_error',
+            model_name="sample",
+            name="floor_error",
             field=models.FloatField(null=True),
         ),
         migrations.AddField(
-            model_name='threshold',
-            name='sample',
-            field=models.ForeignKey(null=True, on_delete=django.db.models.deletion.PROTECT, related_name='thresholds', to='reviews.sample'),
+            model_name="threshold",
+            name="sample",
+            field=models.ForeignKey(
+                null=True,
+                on_delete=django.db.models.deletion.PROTECT,
+                related_name="thresholds",
+                to="reviews.sample",
+            ),
         ),
         migrations.CreateModel(
-            name='Goal',
+            name="Goal",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('target_error', models.FloatField()),
-                ('floor_error', models.FloatField(null=True)),
-                ('at', models.DateTimeField(auto_now_add=True)),
-                ('left_at', models.DateTimeField(null=True)),
-                ('by', models.ForeignKey(null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to=settings.AUTH_USER_MODEL)),
-                ('dataset', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='goals', to='datasets.dataset')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("target_error", models.FloatField()),
+                ("floor_error", models.FloatField(null=True)),
+                ("at", models.DateTimeField(auto_now_add=True)),
+                ("left_at", models.DateTimeField(null=True)),
+                (
+                    "by",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="+",
+                        to=settings.AUTH_USER_MODEL,
+                    ),
+                ),
+                (
+                    "dataset",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="goals",
+                        to="datasets.dataset",
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='Round',
+            name="Round",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('number', models.PositiveIntegerField()),
-                ('attempt', models.PositiveSmallIntegerField()),
-                ('items', models.PositiveIntegerField()),
-                ('labelled', models.PositiveIntegerField()),
-                ('representative', models.JSONField(default=list)),
-                ('expected_errors', models.FloatField()),
-                ('step', models.CharField(max_length=16)),
-                ('batch', models.PositiveIntegerField()),
-                ('sample', models.PositiveIntegerField(null=True)),
-                ('manual', models.FloatField()),
-                ('saved_by_fifty', models.FloatField()),
-                ('reason', models.TextField()),
-                ('at', models.DateTimeField(auto_now_add=True)),
-                ('goal', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='rounds', to='reviews.goal')),
-                ('run', models.OneToOneField(on_delete=django.db.models.deletion.PROTECT, related_name='round', to='datasets.run')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("number", models.PositiveIntegerField()),
+                ("attempt", models.PositiveSmallIntegerField()),
+                ("items", models.PositiveIntegerField()),
+                ("labelled", models.PositiveIntegerField()),
+                ("representative", models.JSONField(default=list)),
+                ("expected_errors", models.FloatField()),
+                ("step", models.CharField(max_length=16)),
+                ("batch", models.PositiveIntegerField()),
+                ("sample", models.PositiveIntegerField(null=True)),
+                ("manual", models.FloatField()),
+                ("saved_by_fifty", models.FloatField()),
+                ("reason", models.TextField()),
+                ("at", models.DateTimeField(auto_now_add=True)),
+                (
+                    "goal",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="rounds", to="reviews.goal"
+                    ),
+                ),
+                (
+                    "run",
+                    models.OneToOneField(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="round", to="datasets.run"
+                    ),
+                ),
             ],
             options={
-                'ordering': ['number'],
+                "ordering": ["number"],
             },
         ),
         migrations.AddConstraint(
-            model_name='goal',
-            constraint=models.UniqueConstraint(condition=models.Q(('left_at', None)), fields=('dataset',), name='one_active_goal_per_dataset'),
+            model_name="goal",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(("left_at", None)), fields=("dataset",), name="one_active_goal_per_dataset"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='round',
-            constraint=models.UniqueConstraint(fields=('goal', 'number'), name='round_number_once'),
+            model_name="round",
+            constraint=models.UniqueConstraint(fields=("goal", "number"), name="round_number_once"),
         ),
     ]

@@ -12,7 +12,7 @@ from django.views.decorators.http import require_GET, require_POST
 
 from datasets.access import Request, needs
 from datasets.models import Dataset, Item, Label
-from reviews import cards, decisions, queue, samples, thresholds
+from reviews import cards, decisions, path, queue, rounds, samples, thresholds
 from reviews.forms import DecisionForm, RemarkForm
 from reviews.models import Decision, Purpose, Remark, Sample
 
@@ -68,7 +68,14 @@ def decide(request: Request, dataset: Dataset, item_id: int) -> HttpResponse:
     except decisions.NotAllowed as error:
         return _refuse(request, dataset, item, str(error), 422)
     sample = stored.decision.sample
-    if sample is not None and sample.is_open and samples.close_when_answered(sample):
+    closed = sample is not None and sample.is_open and samples.close_when_answered(sample)
+    path.advance(dataset.pk)
+    if closed and sample is not None:
+        if sample.purpose == Purpose.TRAINING:
+            messages.success(request, "That was the last one.")
+            return _go(
+                request, "reviews:guide" if path.active_goal(dataset) else "reviews:overview", dataset.pk
+            )
         messages.success(request, "That was the last one. The result is below.")
         return _go(request, "reviews:sample", dataset.pk, sample.pk)
     if stored.kind == "extra" and stored.current is not None:
@@ -156,9 +163,10 @@ def _lane(request: Request, dataset: Dataset) -> Sample | None:
 
 def _page(request: Request, dataset: Dataset, claim: Any = None, error: str = "") -> dict[str, Any]:
     threshold = thresholds.in_force(dataset)
+    goal = path.active_goal(dataset)
     context: dict[str, Any] = {
         "dataset": dataset, "role": dataset.role, "tab": "review", "keys": KEYS, "error": error,
-        "threshold": threshold, "asked": dataset.role in ("owner", "manager") and queue.first_asked(dataset),
+        "threshold": threshold, "goal": goal, "asked": dataset.role in ("owner", "manager") and queue.first_asked(dataset),
     }  # fmt: skip
     if threshold is None:
         return context
@@ -174,6 +182,7 @@ def _page(request: Request, dataset: Dataset, claim: Any = None, error: str = ""
         "many": queue.COUNT_AT_MOST,
         "skipped": 0 if claim else queue.count_skipped(threshold, request.user),
         "blocking": teaching,
+        "lesson": rounds.lesson(goal) if goal and threshold.sample is None else None,
         "last": cards.last_answers(dataset, request.user, None),
     }
 

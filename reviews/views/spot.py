@@ -9,10 +9,13 @@ from django.views.decorators.http import require_GET, require_POST
 
 from datasets.access import Request, needs
 from datasets.models import Dataset
-from reviews import certificates, samples, thresholds, verdicts
+from reviews import calibrations, certificates, path, place, samples, thresholds, verdicts
 from reviews.forms import ReasonForm
 from reviews.models import Purpose, Sample
+from reviews.validity import void_since
 from reviews.views.review import KEYS, sample_context
+
+MANY_UNSURE = 0.10  # of a sample: beyond it no threshold can pass (E13)
 
 
 def _context(dataset: Dataset) -> dict[str, object]:
@@ -69,6 +72,8 @@ def sample(request: Request, dataset: Dataset, sample_id: int) -> HttpResponse:
         return render(request, "reviews/sample.html", context)
     if found.purpose == Purpose.TRAINING:
         return redirect("reviews:overview", dataset.pk)
+    if found.purpose == Purpose.CALIBRATION:
+        return render(request, "reviews/calibrated.html", _calibrated(dataset, found))
     result = verdicts.summary(found)
     context = _context(dataset) | {
         "draw": result,
@@ -77,6 +82,23 @@ def sample(request: Request, dataset: Dataset, sample_id: int) -> HttpResponse:
         "certificate_number": certificates.number_of(result.certificate) if result.certificate else None,
     }
     return render(request, "reviews/result.html", context)
+
+
+def _calibrated(dataset: Dataset, found: Sample) -> dict[str, object]:
+    """What a calibration sample showed; figures only once it is closed."""
+    context = _context(dataset) | {"sample": found, "tab": "guide"}
+    if found.closed_at is None:
+        return context
+    result = calibrations.result(found)
+    proven = found.thresholds.select_related("dataset").first()
+    return context | {
+        "result": result,
+        "proven": proven,
+        "held": place.accepted_words(proven, found) if proven else "",
+        "void": void_since(found) if proven else "",
+        "unsure": result.seen.cant_tell > MANY_UNSURE * found.size,
+        "differences": verdicts.differences(found),
+    }
 
 
 @require_POST
@@ -104,7 +126,7 @@ def reject(request: Request, dataset: Dataset, sample_id: int) -> HttpResponse:
 
 
 def _conclude(request: Request, dataset: Dataset, sample_id: int, approved: bool) -> HttpResponse:
-    found = get_object_or_404(Sample, pk=sample_id, dataset=dataset, purpose=Purpose.SPOT_CHECK)
+    found = get_object_or_404(Sample, pk=sample_id, dataset=dataset, purpose__in=samples.EVIDENCE)
     form = ReasonForm(request.POST)
     reason = form.cleaned_data["reason"] if form.is_valid() else ""
     try:
@@ -115,6 +137,8 @@ def _conclude(request: Request, dataset: Dataset, sample_id: int, approved: bool
         messages.success(
             request, "Approved." if approved else "Rejected. Raise the threshold, then check again."
         )
+    if found.purpose == Purpose.CALIBRATION:
+        return redirect("reviews:guide", dataset.pk)
     return redirect("reviews:sample", dataset.pk, found.pk)
 
 
@@ -123,6 +147,7 @@ def _conclude(request: Request, dataset: Dataset, sample_id: int, approved: bool
 def discard(request: Request, dataset: Dataset) -> HttpResponse:
     """Give an open sample up; its answers stay decisions."""
     given_up = samples.discard(dataset, request.user)
+    path.advance(dataset.pk)
     if given_up is None:
         messages.info(request, "There is no open sample.")
     else:
