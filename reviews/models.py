@@ -39,7 +39,7 @@ class Threshold(models.Model):
     dataset = models.ForeignKey(Dataset, models.CASCADE, related_name="thresholds", db_index=False)
     run = models.ForeignKey(Run, models.PROTECT, related_name="thresholds")
     rank = models.BigIntegerField()
-    # By target: the calibration sample that proved this rank. By hand: empty.
+    # By target: the calibration sample that proved this rank, or a lower one. By hand: empty.
     sample = models.ForeignKey("Sample", models.PROTECT, null=True, related_name="thresholds")
     by = models.ForeignKey(settings.AUTH_USER_MODEL, models.PROTECT, null=True, related_name="+")
     at = models.DateTimeField(auto_now_add=True)

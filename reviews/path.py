@@ -65,12 +65,6 @@ def choose(dataset: Dataset, target_error: float, floor_error: float | None, by:
     return goal
 
 
-def leave(goal: Goal, by: User | None) -> None:
-    """Give a goal up: the threshold goes by hand again. Every answer, sample and certificate stays."""
-    if Goal.objects.active().filter(pk=goal.pk).update(left_at=timezone.now()):
-        record(by, goal.dataset, "goal left", goal=goal.pk)
-
-
 def advance(dataset_id: int) -> None:
     """Do what is due and needs no person: conclude a sample, put a round in force, draw the seed, learn again."""
     dataset = Dataset.objects.get(pk=dataset_id)

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from django.conf import settings
 from django.db.models import Q, QuerySet
 
 from datasets.labeling import MOST_GIVEN, free_items, pack_scores
 from datasets.models import Dataset, Item, LabelerVersion, Prediction, Run, Vote
-from labelhub.autolabel import certify, loop
-from labelhub.autolabel.scorer import TextFeatures, VoteTable
+from labelhub.autolabel import certify, feature_store, loop
+from labelhub.autolabel.scorer import VoteTable
 from reviews import samples
 from reviews.models import Decision, Goal, Outcome, Purpose, Remark, Round, SampleItem
 
@@ -49,7 +50,7 @@ def fit(run: Run, items: QuerySet[Item]) -> tuple[bytes, Round]:
     given = [(pk, label) for pk, _, label in rows if label is not None][:MOST_GIVEN]
     before = _round_before(run)
     answered = _answered(version, ids, labels, given, _standing(dataset, run, before))
-    features = TextFeatures.of(texts)
+    features = feature_store.load_or_make(settings.LABELHUB_HOME / "features", texts)
     learned = loop.learn(
         features, answered.answers, len(labels), _votes(dataset, ids, labels), int(run.seed, 16)
     )

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from django.db import transaction
+from django.utils import timezone
 
 from datasets.models import Dataset, Prediction, PredictionQuerySet, Run, record
 from labelhub.autolabel.rank import ACCEPT_NOTHING, to_rank
-from reviews.models import Remark, Sample, Threshold
+from reviews.models import Goal, Remark, Sample, Threshold
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -82,6 +83,8 @@ def move(
 ) -> Threshold:
     """Put a rank, and with ``run`` another run, into force by adding one row; ``sample`` is what proved it.
 
+    A threshold that was raised stays proven. A person who sets any other one leaves the goal, if there is one.
+
     Raises: SampleIsOpen while people are answering a sample (E2).
     """
     with transaction.atomic():
@@ -90,6 +93,11 @@ def move(
         run = run or (before.run if before else None)
         if run is None:
             raise ValueError("There is no run yet that a threshold could belong to.")
+        raised = before is not None and run.pk == before.run_id and before.rank <= rank < ACCEPT_NOTHING
+        if sample is None and raised and before is not None:
+            sample = before.sample
+        if by is not None and sample is None and rank < ACCEPT_NOTHING:
+            leave_goal(dataset, by)
         now = Threshold.objects.create(
             dataset=dataset, run=run, rank=min(max(rank, 0), ACCEPT_NOTHING), by=by, sample=sample
         )
@@ -98,6 +106,14 @@ def move(
             run=now.run.number, rank=now.rank, before=before.rank if before else None,
         )  # fmt: skip
     return now
+
+
+def leave_goal(dataset: Dataset, by: User | None) -> bool:
+    """Go by hand from now on; False when the threshold did so already."""
+    left = Goal.objects.active().filter(dataset=dataset).update(left_at=timezone.now())
+    if left:
+        record(by, dataset, "goal left")
+    return bool(left)
 
 
 def undo_move(dataset: Dataset, by: User) -> Threshold | None:

@@ -6,15 +6,15 @@ one more regression. Then a second regression asks of each item "is that label r
 first stage cannot see of itself: whether the views agree, and what the nearest answered items were. The score
 is the mean of both logits, never far from the better of the two.
 
-Everything that depends on the texts alone is computed once (``TextFeatures``) and kept between rounds; a round
-on 10,000 items then takes seconds. The score orders; it promises nothing (see ``certify``).
+Everything that depends on the texts alone is computed once (``TextFeatures``) and kept between rounds
+(``feature_store``); a round on 10,000 items then takes seconds. Texts are scored block by block, so memory is
+bounded however many there are. The score orders; it promises nothing (see ``certify``).
 
 Set OMP_NUM_THREADS=1: many small matrices are faster on one thread.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from labelhub.autolabel.labelers.heads import draw_folds, fit_head, log_softmax, margins
-from labelhub.autolabel.labelers.views import CharacterView, Pieces, WordView, see_meaning, unit_rows
+from labelhub.autolabel.features import TextFeatures, blocks
+from labelhub.autolabel.labelers.heads import STRENGTH, Head, draw_folds, fit_head, log_softmax, margins
 from labelhub.autolabel.labelers.weak import MANY_CLASSES
 
 Floats = npt.NDArray[np.floating[Any]]
@@ -33,69 +33,10 @@ NEIGHBOURS = 8
 MOST_COMPARED = 4_000  # answered items to look for neighbours among
 STACK_STRENGTH = 0.3  # inverse weight of the L2 penalty, both of the votes' and of the second stage
 
-_MOST_FEATURES = 60_000  # of one view
-_DIRECTIONS = 300  # of the latent view
 _UNSEEN = -15.0  # log-probability of a class that no example had
 _BLOCK = 2_048  # rows compared at a time
 _TINY = 1e-3  # added to a probability before its logarithm is taken
 _NO_NEIGHBOUR = 0.02
-
-
-@dataclass(frozen=True)
-class TextFeatures:
-    """What the views see of all texts of a dataset; made once by ``of``.
-
-    Attributes:
-        texts: the texts, in order.
-        word, char: shape (texts, features), sparse TF-IDF rows of length 1.
-        meaning: shape (texts, 256), directions of the mean token vectors.
-        latent: shape (texts, up to 300), the main directions of word and char together (LSA), rows of
-            length 1.
-    """
-
-    texts: Sequence[str]
-    word: Any
-    char: Any
-    meaning: npt.NDArray[np.float32]
-    latent: npt.NDArray[np.float32]
-
-    @classmethod
-    def of(cls, texts: Sequence[str], seed: int = 0) -> TextFeatures:
-        """See all texts of a dataset; a few seconds for 10,000 short ones.
-
-        Args:
-            texts: at least 1.
-            seed: starts the search for directions; the same seed gives the same features.
-        Raises: ValueError without texts.
-        """
-        from scipy.sparse import hstack
-        from sklearn.utils.extmath import randomized_svd
-
-        if not texts:
-            raise ValueError("There are no texts to see.")
-        pieces = Pieces(texts)
-        _, word = WordView.fit(pieces, _MOST_FEATURES, 2)
-        _, char = CharacterView.fit(pieces, _MOST_FEATURES, 2)
-        both = hstack([word, char]).tocsr().astype(np.float32)
-        rank = min(_DIRECTIONS, min(both.shape) - 1)
-        if rank >= 1 and both.nnz:
-            left, size, _ = randomized_svd(both, rank, n_oversamples=10, n_iter=2, random_state=seed)
-            latent = unit_rows(left * size)
-        else:
-            latent = np.zeros((len(texts), 1), np.float32)
-        return cls(texts, word, char, see_meaning(pieces), latent)
-
-    @cached_property
-    def joint(self) -> npt.NDArray[np.float32]:
-        """Meaning and latent side by side; the inner product is the mean of both cosines, times two."""
-        return np.hstack([self.meaning, self.latent]).astype(np.float32)
-
-    def views(self, count: int) -> dict[str, Any]:
-        """Return the views that vote: with many classes the sparse ones cost much and add nothing."""
-        if count > MANY_CLASSES:
-            return {"meaning": self.meaning, "latent": self.latent, "joint": self.joint}
-        views = {"word": self.word, "char": self.char, "meaning": self.meaning, "latent": self.latent}
-        return {name: matrix for name, matrix in views.items() if matrix.shape[1]}
 
 
 @dataclass(frozen=True)
@@ -110,19 +51,24 @@ class VoteTable:
     classes: Ints
     confidences: npt.NDArray[np.float64]
 
-    def columns(self, count: int) -> Floats:
+    def columns(self, rows: slice | Ints, count: int) -> Floats:
         """Return one-hot votes, and one-hot times the standardised confidence and its square."""
         columns = []
-        for source in range(self.classes.shape[1]):
-            said, stated = self.classes[:, source], self.confidences[:, source]
-            hot = _one_hot(said, count)
+        for source, (center, spread) in enumerate(self._usual):
+            hot = _one_hot(self.classes[rows, source], count)
             columns.append(hot)
-            known = np.isfinite(stated)
-            if known.any() and stated[known].std() > 0:
-                z = np.where(known, (stated - stated[known].mean()) / stated[known].std(), 0.0)
+            if spread > 0:
+                stated = self.confidences[rows, source]
+                z = np.where(np.isfinite(stated), (stated - center) / spread, 0.0)
                 z = np.clip(z, -3, 3)[:, None]
                 columns += [hot * z, hot * z * z]
         return np.hstack(columns)
+
+    @cached_property
+    def _usual(self) -> list[tuple[float, float]]:
+        """Mean and spread of each source's stated confidences; 0 and 0 where it states none."""
+        stated = [column[np.isfinite(column)] for column in self.confidences.T]
+        return [(float(known.mean()), float(known.std())) if len(known) else (0.0, 0.0) for known in stated]
 
 
 @dataclass(frozen=True)
@@ -170,54 +116,67 @@ def fit_scorer(
     folds = draw_folds([features.texts[i] for i in known.tolist()], truth, seed)
     if len(set(folds.tolist())) < 2:  # all the same text
         folds = np.arange(len(folds)) % 2
-    inside, outside = {}, {}
-    for name, matrix in features.views(count).items():
-        inside[name], outside[name] = _both(matrix[known], matrix, truth, count, folds)
-    near_in = _neighbours(features.joint, known, truth, count, known, folds)
-    near_out = _neighbours(features.joint, known, truth, count, np.arange(len(features.texts)), None)
-    log_in, log_out = _mean(inside), _mean(outside)
-    cast_in = cast_out = None
-    if votes is not None and votes.classes.shape[1]:
-        cast_out = votes.columns(count)
-        cast_in = cast_out[known]
-        log_in, log_out = _both(
-            _stack_columns(log_in, near_in, cast_in),
-            _stack_columns(log_out, near_out, cast_out),
-            truth,
-            count,
-            folds,
-            STACK_STRENGTH,
-        )
-    oof_classes, all_classes = log_in.argmax(axis=1), log_out.argmax(axis=1)
+    if votes is not None and not votes.classes.shape[1]:
+        votes = None
+    views, inside = {}, {}
+    for name in features.names(count):
+        views[name], inside[name] = _learn(features.see(name, known), truth, count, folds)
+    space = features.see("joint", known)
+    among = _compared(len(known))
+    near = _neighbours(space, space[among], truth[among], count, folds, folds[among])
+    log_p, stack = _mean(inside), None
+    if votes is not None:
+        columns = _stack_columns(log_p, near, votes.columns(known, count))
+        stack, log_p = _learn(columns, truth, count, folds, STACK_STRENGTH)
+    oof_classes = log_p.argmax(axis=1)
     right = oof_classes == truth
-    signs_in = _signs(log_in, inside, near_in, oof_classes, _agreement(votes, known, oof_classes), count)
-    everybody = np.arange(len(features.texts))
-    signs_out = _signs(
-        log_out, outside, near_out, all_classes, _agreement(votes, everybody, all_classes), count
-    )
-    trust_in, trust_out = _trust(signs_in, signs_out, right, folds)
-    return Scores(
-        all_classes, (_sure(log_out) + trust_out) / 2, oof_classes, (_sure(log_in) + trust_in) / 2, right
-    )
+    signs = _signs(log_p, inside, near, oof_classes, _agreement(votes, known, oof_classes), count)
+    trust, oof_odds = _learn_trust(signs, right, folds)
+    oof_x = (_sure(log_p) + oof_odds) / 2
+
+    all_classes, x = np.empty(len(features.texts), np.int64), np.empty(len(features.texts))
+    for block in blocks(len(features.texts)):
+        said = {name: view.log_probabilities(features.see(name, block)) for name, view in views.items()}
+        near = _neighbours(features.see("joint", block), space[among], truth[among], count)
+        log_p = _mean(said)
+        if stack is not None and votes is not None:
+            log_p = stack.log_probabilities(_stack_columns(log_p, near, votes.columns(block, count)))
+        best = all_classes[block] = log_p.argmax(axis=1)
+        signs = _signs(log_p, said, near, best, _agreement(votes, block, best), count)
+        x[block] = (_sure(log_p) + trust.log_odds(signs)) / 2
+    return Scores(all_classes, x, oof_classes, oof_x, right)
 
 
-def _both(
-    known: Any, everything: Any, truth: Ints, count: int, folds: Ints, strength: float = 20.0
-) -> tuple[Floats, Floats]:
-    """Return log-probabilities of the answered rows, out of fold, and of everything by one fit on all."""
-    inside = np.empty((len(truth), count))
+@dataclass(frozen=True)
+class _Voter:
+    """A regression over the classes that had an answer; the others are as good as impossible."""
+
+    head: Head
+    present: Ints
+    count: int
+
+    @classmethod
+    def fit(cls, features: Any, truth: Ints, count: int, strength: float) -> _Voter:
+        present, numbers = np.unique(truth, return_inverse=True)
+        return cls(fit_head(features, numbers, len(present), strength), present, count)
+
+    def log_probabilities(self, features: Any) -> Floats:
+        log_p = np.full((features.shape[0], self.count), _UNSEEN)
+        log_p[:, self.present] = self.head.log_probabilities(features)
+        return log_p
+
+
+def _learn(
+    features: Any, truth: Ints, count: int, folds: Ints, strength: float = STRENGTH
+) -> tuple[_Voter, Floats]:
+    """Return a regression on all answers, and log-probabilities of these by others, out of fold."""
+    log_p = np.empty((len(truth), count))
     for fold in np.unique(folds).tolist():
         train, held = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
-        inside[held] = _predict(known[train], truth[train], known[held], count, strength)
-    return inside, _predict(known, truth, everything, count, strength)
-
-
-def _predict(features: Any, truth: Ints, asked: Any, count: int, strength: float) -> Floats:
-    present, numbers = np.unique(truth, return_inverse=True)
-    head = fit_head(features, numbers, len(present), strength)
-    log_p = np.full((asked.shape[0], count), _UNSEEN)
-    log_p[:, present] = head.log_probabilities(asked)
-    return log_p
+        log_p[held] = _Voter.fit(features[train], truth[train], count, strength).log_probabilities(
+            features[held]
+        )
+    return _Voter.fit(features, truth, count, strength), log_p
 
 
 def _mean(views: dict[str, Floats]) -> Floats:
@@ -225,29 +184,39 @@ def _mean(views: dict[str, Floats]) -> Floats:
     return log_softmax(np.mean(list(views.values()), axis=0))
 
 
+def _compared(answers: int) -> Ints:
+    """Return the numbers of the answers to look for neighbours among."""
+    if answers <= MOST_COMPARED:
+        return np.arange(answers)
+    return np.sort(np.random.default_rng(0).permutation(answers)[:MOST_COMPARED])
+
+
 def _neighbours(
+    asked: npt.NDArray[np.float32],
     space: npt.NDArray[np.float32],
-    known: Ints,
     truth: Ints,
     count: int,
-    asked: Ints,
-    folds: Ints | None,
+    folds: Ints | None = None,
+    its_folds: Ints | None = None,
 ) -> tuple[Floats, Floats]:
     """Return the classes' shares among the nearest answered texts, and how near those are on average.
 
-    With ``folds`` the asked texts are the answered ones, and neighbours of their own fold do not count.
+    Args:
+        asked: joint view of the texts asked about.
+        space: that of the answered ones.
+        truth: their classes.
+        count: number of classes.
+        folds, its_folds: of ``asked`` and ``space`` where both are answered: neighbours of the own fold do not
+            count.
     """
-    among = np.arange(len(known))
-    if len(known) > MOST_COMPARED:
-        among = np.sort(np.random.default_rng(0).permutation(len(known))[:MOST_COMPARED])
-    k = min(NEIGHBOURS, len(among))
-    hot = _one_hot(truth[among], count)
+    k = min(NEIGHBOURS, len(space))
+    hot = _one_hot(truth, count)
     shares, nearness = np.empty((len(asked), count)), np.empty(len(asked))
     for start in range(0, len(asked), _BLOCK):
         block = slice(start, start + _BLOCK)
-        cosine = space[asked[block]] @ space[known[among]].T / 2
-        if folds is not None:
-            cosine[folds[block, None] == folds[among][None]] = -1.0
+        cosine = asked[block] @ space.T / 2
+        if folds is not None and its_folds is not None:
+            cosine[folds[block, None] == its_folds[None]] = -1.0
         nearest = np.argpartition(-cosine, k - 1, axis=1)[:, :k]
         shares[block] = hot[nearest].mean(axis=1)
         nearness[block] = np.take_along_axis(cosine, nearest, axis=1).mean(axis=1)
@@ -258,10 +227,10 @@ def _stack_columns(log_p: Floats, near: tuple[Floats, Floats], cast: Floats) -> 
     return np.hstack([np.log(np.exp(log_p) + _TINY), 0.5 * np.log(near[0] + _NO_NEIGHBOUR), cast])
 
 
-def _agreement(votes: VoteTable | None, rows: Ints, classes: Ints) -> Floats:
+def _agreement(votes: VoteTable | None, rows: slice | Ints, classes: Ints) -> Floats:
     """Return the share of given votes for a label, and the mean confidence stated by those."""
-    if votes is None or not votes.classes.shape[1]:
-        return np.empty((len(rows), 0))
+    if votes is None:
+        return np.empty((len(classes), 0))
     said, stated = votes.classes[rows], votes.confidences[rows]
     agree = said == classes[:, None]
     given = np.maximum((said >= 0).sum(axis=1), 1)
@@ -293,29 +262,42 @@ def _signs(
     return np.column_stack([*columns, agreement])
 
 
-def _trust(
-    inside: Floats, outside: Floats, right: npt.NDArray[np.bool_], folds: Ints
-) -> tuple[Floats, Floats]:
-    """Return the log odds that a label is right: of answered rows out of fold, and of everything."""
-    center, spread = inside.mean(axis=0), inside.std(axis=0)
+@dataclass(frozen=True)
+class _Trust:
+    """A regression on signs that tells right labels from wrong ones."""
+
+    center: Floats
+    spread: Floats
+    model: Any  # None where nothing could be told apart
+    usual: float
+
+    @classmethod
+    def fit(cls, signs: Floats, right: npt.NDArray[np.bool_], center: Floats, spread: Floats) -> _Trust:
+        wins, losses = int(right.sum()), int((~right).sum())
+        usual = float(np.log((wins + 0.5) / (losses + 0.5)))
+        if not wins or not losses:
+            return cls(center, spread, None, usual)
+        from sklearn.linear_model import LogisticRegression
+
+        model = LogisticRegression(C=STACK_STRENGTH, max_iter=200).fit((signs - center) / spread, right)
+        return cls(center, spread, model, usual)
+
+    def log_odds(self, signs: Floats) -> Floats:
+        if self.model is None:
+            return np.full(len(signs), self.usual)
+        odds: Floats = self.model.decision_function((signs - self.center) / self.spread)
+        return odds
+
+
+def _learn_trust(signs: Floats, right: npt.NDArray[np.bool_], folds: Ints) -> tuple[_Trust, Floats]:
+    """Return the regression on all answers, and the log odds that these are right, out of fold."""
+    center, spread = signs.mean(axis=0), signs.std(axis=0)
     spread = np.where(spread > 1e-9, spread, 1.0)
-    inside, outside = (inside - center) / spread, (outside - center) / spread
-    scored = np.empty(len(right))
+    odds = np.empty(len(right))
     for fold in np.unique(folds).tolist():
         held = folds == fold
-        scored[held] = _log_odds(inside[~held], right[~held], inside[held])
-    return scored, _log_odds(inside, right, outside)
-
-
-def _log_odds(signs: Floats, right: npt.NDArray[np.bool_], asked: Floats) -> Floats:
-    wins, losses = int(right.sum()), int((~right).sum())
-    if not wins or not losses:  # nothing to tell apart
-        return np.full(len(asked), np.log((wins + 0.5) / (losses + 0.5)))
-    from sklearn.linear_model import LogisticRegression
-
-    model = LogisticRegression(C=STACK_STRENGTH, max_iter=200).fit(signs, right)
-    odds: Floats = model.decision_function(asked)
-    return odds
+        odds[held] = _Trust.fit(signs[~held], right[~held], center, spread).log_odds(signs[held])
+    return _Trust.fit(signs, right, center, spread), odds
 
 
 def _sure(log_p: Floats) -> Floats:

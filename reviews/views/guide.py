@@ -54,9 +54,7 @@ def choose(request: Request, dataset: Dataset) -> HttpResponse:
 @needs("manage")
 def leave(request: Request, dataset: Dataset) -> HttpResponse:
     """Go by hand again; nothing that people answered is lost."""
-    goal = path.active_goal(dataset)
-    if goal is not None:
-        path.leave(goal, request.user)
+    if thresholds.leave_goal(dataset, request.user):
         messages.success(request, "The threshold goes by hand again. Every answer and sample is kept.")
     return redirect("reviews:guide", dataset.pk)
 

@@ -13,7 +13,7 @@ from django.views.decorators.http import require_safe
 from datasets import slices
 from datasets.access import allows, may_create, open_to
 from datasets.models import Dataset, Run
-from reviews.models import Purpose, Sample, Threshold, Verdict
+from reviews.models import Goal, Purpose, Sample, Threshold, Verdict
 from reviews.states import States, states_of
 
 SHOWN = 200  # datasets on the page; the search finds the others
@@ -89,6 +89,7 @@ def _lines(found: list[Dataset]) -> list[Line]:
         .annotate(judged=Exists(Verdict.objects.filter(sample=OuterRef("pk"))))
         .order_by("pk")
     }
+    guided = set(Goal.objects.active().filter(dataset__in=ready).values_list("dataset", flat=True))
     runs: dict[int, Run] = {}
     for run in Run.objects.filter(dataset__in=ready).order_by("number"):
         runs[run.dataset_id] = run
@@ -99,13 +100,19 @@ def _lines(found: list[Dataset]) -> list[Line]:
             latest.get(dataset.pk),
             samples.get(dataset.pk),
             runs.get(dataset.pk),
+            dataset.pk in guided,
         )
         for dataset in found
     ]
 
 
 def _line(
-    dataset: Dataset, states: States | None, latest: Threshold | None, sample: Sample | None, run: Run | None
+    dataset: Dataset,
+    states: States | None,
+    latest: Threshold | None,
+    sample: Sample | None,
+    run: Run | None,
+    guided: bool,
 ) -> Line:
     role = dataset.role
     manages, answers = allows(role, "manage"), allows(role, "review")
@@ -140,6 +147,8 @@ def _line(
             return next_is("Start labeling", "overview", 1)
         line.note = "not labeled yet"
         return next_is("Open", "overview", 9)
+    if guided and manages:
+        return next_is("Go on", "guide", 2)
     if manages and run is not None and run.state == "finished" and run.pk != latest.run_id:
         line.note = f"run {run.number} can be applied"
         return next_is(f"See run {run.number}", "overview", 2)

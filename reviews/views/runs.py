@@ -15,10 +15,11 @@ from django.views.decorators.http import require_POST, require_safe
 
 from datasets import slices
 from datasets.access import Request, allows, needs
+from datasets.labeling import ROUND
 from datasets.models import Dataset, Item, Label, Prediction, Run
 from datasets.tasks import queue_answers, workers_alive
 from labelhub.autolabel.rank import ACCEPT_NOTHING
-from reviews import learning, tasks, thresholds
+from reviews import consequences, learning, path, tasks, thresholds
 from reviews.cards import PROBLEMS
 from reviews.models import Threshold
 from reviews.states import states
@@ -139,7 +140,7 @@ def _overview(dataset: Dataset) -> dict[str, Any]:
     }
     if watches:
         runs = dataset.runs.select_related("version", "requested_by").defer("version__state")
-        titles = {one.name: one.title for one in learning.methods(dataset)}
+        titles = {one.name: one.title for one in learning.methods(dataset)} | {ROUND: "Round of the guided path"}
         context["runs"] = [(run, titles.get(run.version.method, "")) for run in runs.order_by("-number")[:20]]
     if manages:
         context |= {
@@ -148,6 +149,8 @@ def _overview(dataset: Dataset) -> dict[str, Any]:
             "offer": learning.offer(dataset, latest) if active is None else None,
             "teaching": learning.can_end_teaching(dataset),
             "known": learning.count_known(dataset),
+            "consequences": consequences.of_new_run(dataset) if latest is not None else None,
+            "goal": path.active_goal(dataset),
         }
     return context
 

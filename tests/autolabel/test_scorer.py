@@ -112,7 +112,7 @@ class TestScorer:
         names = sorted({row["gold"] for row in rows})
         gold = np.array([names.index(row["gold"]) for row in rows])
         features = TextFeatures.of([row["text"] for row in rows])
-        assert set(features.views(len(names))) == {"meaning", "latent", "joint"}
+        assert set(features.names(len(names))) == {"meaning", "latent", "joint"}
         scores = fit_scorer(features, np.arange(600), gold[:600], len(names))
         right = (scores.classes == gold)[600:]
         assert right.mean() > 0.65

@@ -32,6 +32,7 @@ MAX_CHARACTERS = 20_000  # a longer text is read up to here, so that one pasted 
 MAX_TOKENS = 512  # of one piece, for the same reason
 MOST_REMEMBERED = 50_000  # pieces, in each view
 GRAM_SIZES = (2, 3, 4, 5)
+_PART = 4_096  # texts
 
 # Scripts that put no space between words: each of their characters counts as a word.
 UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
@@ -211,7 +212,11 @@ class CharacterView:
         number: defaultdict[str, int] = defaultdict()
         number.default_factory = number.__len__
         rows = [[number[g] for g in _grams(piece)] for piece in pieces.distinct]
-        df = _document_frequency(pieces.counts() @ _rows_to_matrix(rows, len(number)))
+        counts, grams = pieces.counts(), _rows_to_matrix(rows, len(number))
+        df = sum(  # in parts, for there are many more runs than features
+            (_document_frequency(counts[i : i + _PART] @ grams) for i in range(0, len(pieces), _PART)),
+            np.zeros(len(number), np.int64),
+        )
         names = list(number)
         view = cls(sorted(names[i] for i in _most_frequent(df, limit, least)), np.empty(0, np.float32))
         counts = view.count(pieces)
