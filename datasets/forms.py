@@ -21,6 +21,7 @@ ROLES = [
     ("predicted", "predicted label"),
     ("confidence", "confidence"),
 ]
+ONE_COLUMN = "none"  # sent where no delimiter cuts the lines; an empty field means “as it is”
 MOST_SHOWN = 200  # found labels that can get a definition here
 _COMMENT = re.compile(r":\s+")
 
@@ -43,7 +44,7 @@ class LayoutForm(forms.Form):
 
     encoding = forms.ChoiceField(choices=list(ENCODINGS.items()), required=False)
     delimiter = forms.ChoiceField(
-        choices=[(sign, word) for sign, word in DELIMITERS.items() if sign], required=False
+        choices=[(sign or ONE_COLUMN, word) for sign, word in DELIMITERS.items()], required=False
     )
     header = forms.ChoiceField(
         choices=[("yes", "first row names the columns"), ("no", "first row is data")], required=False
@@ -57,7 +58,8 @@ class LayoutForm(forms.Form):
             wanted["encoding"] = self.cleaned_data["encoding"]
         if layout.format == "csv":
             if self.cleaned_data.get("delimiter"):
-                wanted["delimiter"] = self.cleaned_data["delimiter"]
+                sign = self.cleaned_data["delimiter"]
+                wanted["delimiter"] = "" if sign == ONE_COLUMN else sign
             if self.cleaned_data.get("header"):
                 wanted["header"] = self.cleaned_data["header"] == "yes"
         return {name: value for name, value in wanted.items() if getattr(layout, name) != value}

@@ -17,7 +17,7 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
 from datasets.access import open_to
-from datasets.forms import ColumnsForm, LayoutForm, UploadForm
+from datasets.forms import ONE_COLUMN, ColumnsForm, LayoutForm, UploadForm
 from datasets.models import UploadDraft
 from datasets.schema import label_name
 from datasets.tasks import begin
@@ -146,7 +146,8 @@ def _columns(found: UploadDraft, sent: QueryDict) -> dict[str, Any]:
         "layout": layout,
         "encodings": ENCODINGS,
         "encoding_word": ENCODINGS[layout.encoding],
-        "delimiters": {sign: word for sign, word in DELIMITERS.items() if sign},
+        "delimiters": {sign or ONE_COLUMN: word for sign, word in DELIMITERS.items()},
+        "delimiter": layout.delimiter or ONE_COLUMN,
         "delimiter_word": DELIMITERS[layout.delimiter],
         "read_as": read_as,
         "form": form,

@@ -108,7 +108,10 @@ def reasons(prediction: Prediction | None, votes: list[CardVote], threshold: Thr
     elif prediction.label.retired_at is not None:
         said.append(f"its label {prediction.label.name} was retired")
     elif threshold is not None and threshold.accepts_nothing:
-        said.append("nothing is accepted yet: the labels are guesses")
+        guess = prediction.run.version.guess
+        said.append(
+            "nothing is accepted yet: the labels are guesses" if guess else "the machine is least sure here"
+        )
     elif threshold is not None and prediction.rank < threshold.rank:
         said.append(f"confidence {prediction.confidence:.2f} is below {threshold.confidence:g}")
     named = {vote.label.pk for vote in votes if vote.label is not None}

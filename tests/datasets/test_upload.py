@@ -218,3 +218,15 @@ def test_the_first_page_offers_a_file_or_the_sample_and_then_lists_datasets(at: 
     full = at.get("/").content.decode()
     assert "Bank support questions" in full and "Start labeling" in full and "1,725 items" in full
     assert "No dataset is called like that" in at.get("/?q=zzz").content.decode()
+
+
+def test_a_file_of_one_column_keeps_what_was_typed_on_its_page(at: Client) -> None:
+    page = at.get(send(at, "word\nred apple\ngreen pear\nblue saw\n", "one.csv")["Location"])
+    text = page.content.decode()
+    assert '<option value="none" selected>' in text
+    sent = fields(page, name="One", more="fruit\ntool", encoding="utf-8", delimiter="none", header="yes")
+    answer = at.post(reverse("datasets:draft", args=[UploadDraft.objects.get().pk]), sent | {"use-0": "text"})
+    assert answer.status_code == 302
+    dataset = Dataset.objects.get()
+    assert dataset.items.count() == 3
+    assert list(dataset.labels.values_list("name", flat=True)) == ["fruit", "tool"]
