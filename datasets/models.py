@@ -7,6 +7,7 @@ timestamps and comparisons. The one cache is ``Prediction.open``; see ``reviews/
 from __future__ import annotations
 
 import uuid
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
@@ -348,3 +349,40 @@ def record(user: Any, dataset: Dataset | None, action: str, **detail: Any) -> No
     """Write one line of the audit trail."""
     known = user if user is not None and user.is_authenticated else None
     AuditEvent.objects.create(user=known, dataset=dataset, action=action, detail=detail)
+
+
+class Backtest(models.Model):
+    """A file whose right labels are known, and what the whole loop would have cost on it.
+
+    Waiting, replaying, failed or finished follows from the timestamps. An attempt to replay is known by its
+    ``started_at``: what it writes counts only while that is still the latest.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, related_name="+")
+    file_name = models.CharField(max_length=255)
+    options = models.JSONField(default=dict)  # {"layout", "text": […], "gold", "votes": […], "target", …}
+    created_at = models.DateTimeField(auto_now_add=True)
+    requested_at = models.DateTimeField(null=True)  # its columns are chosen
+    started_at = models.DateTimeField(null=True)  # of the latest attempt
+    beat_at = models.DateTimeField(null=True)  # the attempt is alive
+    attempts = models.PositiveSmallIntegerField(default=0)
+    done = models.PositiveIntegerField(default=0)  # replays of the latest attempt
+    total = models.PositiveIntegerField(default=0)
+    finished_at = models.DateTimeField(null=True)
+    problem = models.TextField(null=True)  # why there is no result
+    result = models.JSONField(null=True)
+
+    @property
+    def path(self) -> Path:
+        """Where the file is, until the replay has ended."""
+        return Path(settings.LABELHUB_HOME, "uploads", self.pk.hex)
+
+    @property
+    def state(self) -> str:
+        """One word for people: new, waiting, replaying, failed or finished."""
+        if self.finished_at:
+            return "failed" if self.problem else "finished"
+        if self.requested_at is None:
+            return "new"
+        return "replaying" if self.beat_at else "waiting"

@@ -20,7 +20,7 @@ from django.db.models import Q
 from redis.exceptions import RedisError
 
 from datasets.ingest import clear, ingest
-from datasets.models import Dataset, Heartbeat, Membership, Role, UploadDraft, record
+from datasets.models import Backtest, Dataset, Heartbeat, Membership, Role, UploadDraft, record
 from datasets.schema import IngestError
 from datasets.slices import now
 from labelhub.autolabel.layout import Layout, TableError
@@ -33,12 +33,13 @@ log = logging.getLogger(__name__)
 QUEUE = "default"
 JOB_SECONDS = 600  # a job that takes longer is ended; slices are short, reading a file reports as it goes
 DEAD_AFTER = dt.timedelta(seconds=8)  # workers beat every 3 seconds
+REPLAY_SECONDS = 14_400  # a replay cannot be cut into slices; it beats as long as it lives
 READER_DEAD_AFTER = dt.timedelta(seconds=20)
 READ_AT_ONCE_BYTES = 2_000_000
 FORGET_AFTER = dt.timedelta(hours=1)
 
 
-def enqueue(func_path: str, *ids: Any, name: str) -> None:
+def enqueue(func_path: str, *ids: Any, name: str, seconds: int = JOB_SECONDS) -> None:
     """Ask a worker, after the transaction commits, to call a function with ids.
 
     A queue that is down is logged, not raised: the row that wants work is the truth, and a
@@ -47,12 +48,13 @@ def enqueue(func_path: str, *ids: Any, name: str) -> None:
     Args:
         func_path: dotted path; ``ids`` must be JSON.
         name: what the job works on, letters, digits, "_" and "-"; see `is_enqueued`.
+        seconds: after which it is ended.
     """
 
     def ring() -> None:
         try:
             django_rq.get_queue(QUEUE).enqueue(
-                func_path, *ids, job_id=f"{name}-{secrets.token_hex(4)}", job_timeout=JOB_SECONDS, result_ttl=0,
+                func_path, *ids, job_id=f"{name}-{secrets.token_hex(4)}", job_timeout=seconds, result_ttl=0,
                 failure_ttl=86400,
             )  # fmt: skip
         except (RedisError, OSError) as error:
@@ -186,7 +188,7 @@ class _Reader:
     def begin(cls, draft: UploadDraft) -> _Reader | None:
         """Become the reader, or return None while another one lives."""
         moment = now()
-        free = UploadDraft.objects.filter(pk=draft.pk).filter(_unread(moment))
+        free = UploadDraft.objects.filter(pk=draft.pk).filter(nobody_at(moment))
         return cls(draft.pk, moment) if free.update(beat_at=moment, bytes_read=0) == 1 else None
 
     def __enter__(self) -> None:
@@ -222,19 +224,32 @@ class _Reader:
         self.beat_at = moment
 
 
-def _unread(moment: dt.datetime) -> Q:
+def nobody_at(moment: dt.datetime) -> Q:
+    """Drafts and backtests that no living process works on."""
     return Q(beat_at=None) | Q(beat_at__lt=moment - READER_DEAD_AFTER)
 
 
+def replay_soon(backtest: Backtest) -> None:
+    """Have a worker replay a backtest."""
+    enqueue("datasets.backtests.work", str(backtest.pk), name=_replaying(backtest), seconds=REPLAY_SECONDS)
+
+
+def _replaying(backtest: Backtest) -> str:
+    return f"backtest-{backtest.pk.hex}"
+
+
 def sweep_files() -> int:
-    """Ask again for files that nobody reads; returns how many."""
-    waiting = UploadDraft.objects.filter(
-        _unread(now()), dataset__isnull=False, dataset__ready_at=None, dataset__problem=None
-    )
-    n = 0
-    for draft in waiting:
+    """Ask again for files that nobody reads or replays; returns how many."""
+    moment, n = now(), 0
+    for draft in UploadDraft.objects.filter(
+        nobody_at(moment), dataset__isnull=False, dataset__ready_at=None, dataset__problem=None
+    ):
         if not is_enqueued(f"read-{draft.pk.hex}"):
             _ask_to_read(draft)
+            n += 1
+    for backtest in Backtest.objects.filter(nobody_at(moment), requested_at__isnull=False, finished_at=None):
+        if not is_enqueued(_replaying(backtest)):
+            replay_soon(backtest)
             n += 1
     return n
 

@@ -19,6 +19,10 @@ from reviews.evidence import Evidence
 from reviews.models import Decision, DecisionQuerySet, Sample, Threshold
 
 LATEST_VOTES = 20_000  # answered items whose votes are compared
+TITLES = {
+    "rules": "rules", "weak_model": "learned from answers", "imported": "labels of the file", "llm": "language model",
+    "ensemble": "all together", "round": "guided path",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +35,11 @@ class MethodLine:
     voted: int
     right: int
     interval: tuple[float, float] | None  # for a sample; a census has none to have
+
+    @property
+    def title(self) -> str:
+        """The method in words."""
+        return TITLES.get(self.method, self.method)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,18 +1,20 @@
-"""The certificate of a spot check: what it is issued with, and how it leaves."""
+"""The certificate of a sample: what it is issued with, and how it leaves."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from typing import TYPE_CHECKING, Any
 
 from django.db.models import Max
 from django.utils import timezone
 
-from datasets.models import Dataset
-from labelhub.autolabel import verify
+from datasets.models import Dataset, LabelerVersion
+from labelhub.autolabel import certify, fingerprint, verify, verify_dataset
 from reviews.export import Export
-from reviews.models import Certificate, Remark, Sample
-from reviews.samples import EVIDENCE, Count, evidence
-from reviews.validity import why_void
+from reviews.models import Certificate, Purpose, Remark, Sample
+from reviews.samples import Count, evidence
+from reviews.validity import certified_rank, why_void
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -32,26 +34,15 @@ def evidence_of(sample: Sample, seen: Count) -> dict[str, Any]:
 
     Reads the whole file once, as a stream.
     """
+    of_promise = _dataset if sample.purpose == Purpose.CALIBRATION else _accepted
     dataset, as_of = sample.dataset, timezone.now()
     file = Export(dataset, sample=sample)
-    content_hash, rows = verify.content_hash(file.certified_rows())
-    asked = dataset.remarks.filter(kind=Remark.Kind.ASK, at__lt=sample.drawn_at)
-    names: dict[int | None, str | None] = {None: None, **dict(dataset.labels.values_list("pk", "name"))}
-    answers = [
-        {
-            "id": drawn.item_id,
-            "rank": drawn.machine_rank,
-            "predicted_label": names[drawn.machine_label_id],
-            "outcome": answer.outcome,
-            "label": names[answer.label_id],
-        }
-        for drawn, answer in evidence(sample)
-        if answer is not None
-    ]
+    content_hash, rows = fingerprint.content_hash(file.certified_rows())
+    answers = _answers(sample)
     return {
-        "promise": "accepted",
         "run": sample.run.number,
-        "threshold_rank": sample.threshold,
+        "labeler": _labeler(sample),
+        "threshold_rank": certified_rank(sample),
         "pool": sample.pool,
         "pool_hash": sample.pool_hash,
         "seed": sample.seed,
@@ -67,20 +58,78 @@ def evidence_of(sample: Sample, seen: Count) -> dict[str, Any]:
         "attempt": sample.attempt,
         "earlier_attempts": [_told(one) for one in earlier_attempts(sample)],
         "answers": answers,
-        "answers_hash": verify.answers_hash(answers),
+        "answers_hash": fingerprint.answers_hash(answers),
         "as_of": as_of.isoformat(),
         "rows": rows,
-        "covers": "the rows of the JSONL export with certified = true: every label of the frozen pool that stood when "
-        "the certificate was issued, machine's or person's, and the copies of the same text",
         "content_hash": content_hash,
         "left_out": file.left_out,
+    } | of_promise(sample, file)
+
+
+def _accepted(sample: Sample, file: Export) -> dict[str, Any]:
+    """What belongs to the promise about labels that were accepted by hand."""
+    asked = sample.dataset.remarks.filter(kind=Remark.Kind.ASK, at__lt=sample.drawn_at)
+    return {
+        "promise": "accepted",
+        "covers": "the rows of the JSONL export with certified = true: every label of the frozen pool that stood when "
+        "the certificate was issued, machine's or person's, and the copies of the same text",
         "asked_before": sorted(set(asked.values_list("item", flat=True))),
     }
 
 
+def _dataset(sample: Sample, file: Export) -> dict[str, Any]:
+    """What belongs to the promise about the whole dataset: its labels by who answers for them, and the floor."""
+    labels = file.labels
+    covered = labels.people + labels.accepted
+    return {
+        "promise": "dataset",
+        "covers": "the rows of the JSONL export with certified = true: every label but those given in the file, "
+        "machine's or person's, and the copies of the same text",
+        "floor_error": sample.floor_error,
+        "level": certify.level(sample.allowed_errors, sample.pool, sample.size, sample.budget),
+        "above_threshold": file.above_threshold
+        - sample.drawn.filter(machine_rank__gte=certified_rank(sample)).count(),
+        "items": covered + len(file.left_out) + labels.uncovered,
+        "labels": covered,
+        "people": labels.people,
+        "accepted": labels.accepted,
+        "uncovered": labels.uncovered,
+        "file_rows": file.rows,
+        "outside_pool": file.outside_pool,
+    }
+
+
+def _answers(sample: Sample) -> list[dict[str, Any]]:
+    """The evidence of a sample, in the order of the draw."""
+    names: dict[int | None, str | None] = {
+        None: None,
+        **dict(sample.dataset.labels.values_list("pk", "name")),
+    }
+    return [
+        {
+            "id": drawn.item_id,
+            "rank": drawn.machine_rank,
+            "predicted_label": names[drawn.machine_label_id],
+            "outcome": answer.outcome,
+            "label": names[answer.label_id],
+        }
+        for drawn, answer in evidence(sample)
+        if answer is not None
+    ]
+
+
+def _labeler(sample: Sample) -> dict[str, Any]:
+    """Which labeler said it: its method, and SHA-256 over its fitted state and its settings."""
+    version = LabelerVersion.objects.get(pk=sample.run.version_id)
+    digest = hashlib.sha256(bytes(version.state or b""))
+    digest.update(json.dumps(version.settings, sort_keys=True, separators=(",", ":")).encode("ascii"))
+    asked = {key: version.settings[key] for key in ("model", "prompt_hash") if key in version.settings}
+    return {"method": version.method, "hash": digest.hexdigest()} | asked
+
+
 def earlier_attempts(sample: Sample) -> list[Sample]:
     """The evidential samples of the dataset before this one; each was given its share of alpha (E3)."""
-    earlier = sample.dataset.samples.filter(purpose__in=EVIDENCE, pk__lt=sample.pk)
+    earlier = sample.dataset.samples.filter(attempt__gt=0, pk__lt=sample.pk)
     return list(earlier.select_related("verdict").order_by("pk"))
 
 
@@ -105,8 +154,13 @@ def _told(sample: Sample) -> dict[str, Any]:
 
 def issue(sample: Sample, found: dict[str, Any], by: User) -> Certificate:
     """Insert a certificate, complete: a row of its table never changes."""
-    statement = verify.statement_of(sample.pool, sample.budget, sample.threshold, found["alpha"])
-    found = found | {"figures_hash": verify.figures_hash(statement, found)}
+    if found["promise"] == "dataset":
+        statement = verify_dataset.statement_of(
+            found["labels"], sample.budget, found["accepted"], sample.floor_error, found["alpha"]
+        )
+    else:
+        statement = verify.statement_of(sample.pool, sample.budget, sample.threshold, found["alpha"])
+    found = found | {"figures_hash": fingerprint.figures_hash(statement, found)}
     return Certificate.objects.create(
         dataset=sample.dataset, sample=sample, by=by, statement=statement, evidence=found
     )

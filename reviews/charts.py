@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from labelhub.autolabel.rank import ACCEPT_NOTHING, confidence_of
+from reviews.forecast import Forecast
 from reviews.metrics import Bucket, Row
 
 WIDTH, LEFT, RIGHT = 640.0, 44.0, 16.0
 TOP, UPPER, GAP, LOWER = 14.0, 130.0, 26.0, 100.0  # accuracy above, auto-accept rate below
-SIDE, EDGE = 260.0, 40.0  # of the calibration plot
+NARROW, TALL = 440.0, 190.0  # width of the smaller charts, and height of their columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +58,37 @@ class Curve:
 
 
 @dataclass(frozen=True, slots=True)
-class Calibration:
-    """What the machine said against how often it was right, with the diagonal where both agree."""
+class Column:
+    """An upright bar from the baseline to ``top``, and what is written under it.
 
-    size: float
+    ``mark``: the height of a second figure; ``low`` and ``high``: of an interval. None for unknown.
+    """
+
+    x: float  # its middle
     left: float
+    width: float
+    top: float | None
+    height: float
+    under: list[str]
+    words: str
+    mark: float | None = None
+    low: float | None = None
+    high: float | None = None
+    current: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Columns over one share axis from 0 to 100 %. ``line`` joins the marks."""
+
+    width: float
+    height: float
+    left: float
+    right: float
     bottom: float
-    ideal: str
-    ticks: list[tuple[Tick, Tick]]
-    points: list[Point]
+    ticks: list[Tick]
+    columns: list[Column]
+    line: str
 
 
 def draw_curve(
@@ -129,30 +152,71 @@ def draw_curve(
     )
 
 
-def draw_calibration(buckets: Sequence[Bucket]) -> Calibration:
-    """Lay out the calibration plot, one point for each bucket whose accuracy is known."""
+def draw_calibration(buckets: Sequence[Bucket]) -> Columns:
+    """Lay out a column for each bucket, surest last: how often it was right, beside what the machine said."""
+    y, ticks = _shares()
+    columns = []
+    for (middle, left, width), bucket in zip(_places(len(buckets)), reversed(buckets), strict=True):
+        a = bucket.accuracy
+        said = "nothing" if bucket.said is None else f"{100 * bucket.said:.0f} %"
+        right = "unknown" if a is None else f"{100 * a.value:.0f} %"
+        columns.append(
+            Column(
+                middle, left, width, None if a is None else y(a.value), 0 if a is None else TOP + TALL - y(a.value),
+                [confidence_words(bucket.low), f"n = {0 if a is None else a.n:,}"],
+                f"From {confidence_words(bucket.low)}: said {said}, right {right}, n = {0 if a is None else a.n:,}",
+                None if bucket.said is None else y(bucket.said),
+                None if a is None else y(a.low), None if a is None else y(a.high),
+            )
+        )  # fmt: skip
+    return _columns(columns, ticks)
 
-    def x(share: float) -> float:
-        return round(EDGE + share * SIDE, 1)
 
+def draw_forecast(found: Forecast) -> Columns:
+    """Lay out a column for each promise: people's answers in all, with the part that is given already as its mark."""
+    y, ticks = _shares()
+    columns = []
+    for (middle, left, width), promise in zip(_places(len(found.promises)), found.promises, strict=True):
+        share = None if promise.answers is None else promise.answers / found.items
+        words = "no sample could prove it" if share is None else f"about {100 * share:.0f} % of the work"
+        columns.append(
+            Column(
+                middle, left, width, None if share is None else y(share),
+                0 if share is None else TOP + TALL - y(share),
+                [f"{100 * promise.quality:g} %", "none" if share is None else f"{100 * share:.0f} %"],
+                f"{100 * promise.quality:g} % right: {words}",
+                y(found.labelled / found.items), current=promise.wanted,
+            )
+        )  # fmt: skip
+    return _columns(columns, ticks)
+
+
+def _shares() -> tuple[Callable[[float], float], list[Tick]]:
     def y(share: float) -> float:
-        return round(12 + (1 - share) * SIDE, 1)
+        return round(TOP + (1 - share) * TALL, 1)
 
-    points = [
-        Point(
-            x(b.said), y(b.accuracy.value), y(b.accuracy.low), y(b.accuracy.high),
-            f"said {100 * b.said:.0f} %, right {100 * b.accuracy.value:.0f} % (n = {b.accuracy.n:,})",
-        )
-        for b in buckets
-        if b.said is not None and b.accuracy is not None
-    ]  # fmt: skip
-    ticks = [
-        (Tick(x(v), f"{100 * v:.0f} %"), Tick(y(v), f"{100 * v:.0f} %")) for v in (0.0, 0.25, 0.5, 0.75, 1.0)
-    ]
-    return Calibration(
-        size=SIDE + EDGE + 28, left=EDGE, bottom=12 + SIDE, ideal=_path([(x(0), y(0)), (x(1), y(1))]), ticks=ticks,
-        points=points,
+    return y, [Tick(y(v), f"{100 * v:.0f} %") for v in (0.0, 0.25, 0.5, 0.75, 1.0)]
+
+
+def _places(n: int) -> list[tuple[float, float, float]]:
+    """Middle, left edge and width of ``n`` columns side by side."""
+    room = (NARROW - LEFT - RIGHT) / max(n, 1)
+    width = round(min(room * 0.6, 40.0), 1)
+    middles = [LEFT + room * (i + 0.5) for i in range(n)]
+    return [(round(x, 1), round(x - width / 2, 1), width) for x in middles]
+
+
+def _columns(columns: list[Column], ticks: list[Tick]) -> Columns:
+    marks = [(c.x, c.mark) for c in columns if c.mark is not None]
+    return Columns(
+        width=NARROW, height=TOP + TALL + 44, left=LEFT, right=NARROW - RIGHT, bottom=TOP + TALL, ticks=ticks,
+        columns=columns, line=_path(marks),
     )  # fmt: skip
+
+
+def confidence_words(rank: int) -> str:
+    """A rank as a confidence, for example 0.85."""
+    return f"{confidence_of(rank):g}"
 
 
 def describe(row: Row) -> str:

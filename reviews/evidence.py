@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from datasets.models import Dataset, Label, Prediction, Run, Tally
 from labelhub.autolabel import buckets
 from labelhub.autolabel.rank import ACCEPT_NOTHING
-from reviews.models import Decision, Outcome, Purpose, Remark, Sample, SampleItem, Threshold
+from reviews.models import Decision, Outcome, Remark, Sample, SampleItem, Threshold
 from reviews.queue import as_stored
 from reviews.samples import EVIDENCE
 from reviews.states import ALIVE, BIN, CURRENT, fetch_all
@@ -111,18 +111,24 @@ class Evidence:
         items = self.items.between(low, high, label)
         answered = self.answered.between(low, high, label)
         wrong = self.wrong.between(low, high, label)
-        best: tuple[buckets.RowSample, Drawn] | None = None
-        for drawn in self.drawn:
-            row = drawn.row(low, high, label)
-            covers = row.threshold <= low and row.uncovered == 0 and row.checked > 0
-            if covers and (best is None or row.checked > best[0].checked):
-                best = row, drawn
+        best = self.speaker(low, high, label)
         if best is None:
             census = items - self.asked.between(low, high, label)
             return _threshold_row(low, census, answered, wrong, (), alpha), None
-        items -= best[1].excused.between(low, high, label)
-        estimate = _threshold_row(low, items, answered, wrong, (best[0],), alpha)
-        return estimate, None if answered == items else best[1]
+        row, drawn = best
+        items -= drawn.excused.between(low, high, label)
+        estimate = _threshold_row(low, items, answered, wrong, (row,), alpha)
+        return estimate, None if answered == items else drawn
+
+    def speaker(
+        self, low: int, high: int = ACCEPT_NOTHING, label: int | None = None
+    ) -> tuple[buckets.RowSample, Drawn] | None:
+        """The sample that speaks for a stretch: of those that cover it, the one with most answers in it."""
+        rows = ((drawn.row(low, high, label), drawn) for drawn in self.drawn)
+        covering = (pair for pair in rows if pair[0].threshold <= low and not pair[0].uncovered)
+        return max(
+            (pair for pair in covering if pair[0].checked), key=lambda pair: pair[0].checked, default=None
+        )
 
 
 @lru_cache(maxsize=4096)
@@ -343,8 +349,8 @@ def _correct_pools(
 ) -> None:
     """Move the few items that were outside a pool although no answer from before the draw is in force.
 
-    Those are items whose answer of that time was changed or taken back later, and, for a spot check, items that a
-    manager had been asked about.
+    Those are items whose answer of that time was changed or taken back later, and items that a manager had been asked
+    about.
     """
     first, last = found.drawn[0].sample.drawn_at, found.drawn[-1].sample.drawn_at
     changed = list(
@@ -371,8 +377,7 @@ def _correct_pools(
     for drawn in found.drawn:
         sample = drawn.sample
         out = {item for item, at, until in changed if at < sample.drawn_at <= until}
-        if sample.purpose == Purpose.SPOT_CHECK:
-            out |= {item for item, at in questions if at < sample.drawn_at}
+        out |= {item for item, at in questions if at < sample.drawn_at}
         for item in out & set(places):
             now = _current(histories.get(item, []))
             if now is not None and now.sample in hidden:

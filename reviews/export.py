@@ -25,10 +25,11 @@ from django.db import connection
 from datasets.models import Dataset, Label, Run
 from labelhub.autolabel.rank import ACCEPT_NOTHING
 from labelhub.autolabel.spreadsheet import escape_cell
-from reviews.models import Sample, Threshold
+from labelhub.autolabel.verify_dataset import Labels
+from reviews.models import Purpose, Sample, Threshold
 from reviews.queue import as_stored
 from reviews.thresholds import in_force
-from reviews.validity import certificate_in_force
+from reviews.validity import certificate_in_force, certified_rank
 
 FORMATS = {"jsonl": "application/x-ndjson", "csv": "text/csv", "csv-safe": "text/csv"}
 KEYS = (
@@ -123,7 +124,13 @@ class Export:
         if sample is None and (certificate := certificate_in_force(dataset)) is not None:
             sample = certificate.sample
         self.sample = sample
-        self.left_out: list[dict[str, Any]] = []  # of the pool, but without a label to certify
+        self.whole = (
+            sample is not None and sample.purpose == Purpose.CALIBRATION
+        )  # the promise is about all labels
+        self.left_out: list[dict[str, Any]] = []  # what is promised about, but without a label to certify
+        self.outside_pool: list[int] = []  # labeled by the run, but not in the frozen pool
+        self.above_threshold = 0  # of the frozen pool, sampled or not
+        self.labels = Labels()
         self.rows = self.certified = 0
         self.by_source = {"given": 0, "person": 0, "machine": 0, "none": 0}
         labels = list(Label.objects.filter(dataset=dataset).values_list("pk", "name", "retired_at"))
@@ -148,14 +155,15 @@ class Export:
         sql, values = _statement(self.dataset, self.threshold, sample, self.votes, order)
         names, rank = self._names, self.threshold.rank if self.threshold else ACCEPT_NOTHING
         typed = None if rank >= ACCEPT_NOTHING or self.threshold is None else self.threshold.confidence
-        lowest = sample.threshold if sample else ACCEPT_NOTHING
+        lowest = certified_rank(sample) if sample else ACCEPT_NOTHING
         number = self._runs.get(self.threshold.run_id) if self.threshold else None
         for (
             item, same_as, position, row, given, excluded, label, place, is_open, outcome, said, run, machine, machine_rank,
             purpose, person, decided_at, drawn_in, drawn_at, blind, _, asked, in_pool, kept, paid, score,
         ) in _fetch(sql, values):  # fmt: skip
-            stands = label is not None and label not in self._retired
-            in_pool = bool(in_pool and stands and place >= lowest)
+            labeled, stands = label is not None, label is not None and label not in self._retired
+            frozen = bool(in_pool and stands)
+            in_pool = frozen and place >= lowest
             accepted = bool(is_open and stands and place >= rank and not asked)
             final, source = None, "none"
             if outcome is not None:  # a person's word, if it is one, comes before all others
@@ -170,12 +178,23 @@ class Export:
                 final, source = names[label], "machine"
             if blind or excluded is not None or (given is not None and outcome is None):
                 label = place = None
-            certified = in_pool and final is not None and source != "given"
-            # What a raised threshold shut out needs no list: its rank tells.
-            if in_pool and not certified and same_as is None and (outcome is not None or place >= rank):
-                self.left_out.append(
-                    {"id": item, "rank": place, "predicted_label": names[label], "outcome": outcome}
-                )
+            if self.whole:
+                ours = given is None and excluded is None
+                certified = ours and final is not None and (in_pool or source == "person")
+                if ours and same_as is None:
+                    self.labels.count(source, certified)
+                    self.above_threshold += in_pool
+                    if labeled and not frozen:
+                        self.outside_pool.append(item)
+                    if outcome is not None and final is None:
+                        self.left_out.append({"id": item, "outcome": outcome})
+            else:
+                certified = in_pool and final is not None and source != "given"
+                # What a raised threshold shut out needs no list: its rank tells.
+                if in_pool and not certified and same_as is None and (outcome is not None or place >= rank):
+                    self.left_out.append(
+                        {"id": item, "rank": place, "predicted_label": names[label], "outcome": outcome}
+                    )
             self.rows += 1
             self.by_source[source] += 1
             self.certified += certified

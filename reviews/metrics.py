@@ -12,13 +12,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from datasets.models import Dataset, Label
+from labelhub.autolabel.bounds import bound_curve, more_answers
 from labelhub.autolabel.buckets import Estimate
+from labelhub.autolabel.certify import tolerated
 from labelhub.autolabel.rank import ACCEPT_NOTHING, confidence_of, to_rank
-from labelhub.autolabel.savings import IDLE_SECONDS, Savings, savings
 from reviews.agreement import MethodLine, PersonLine, methods, people
 from reviews.evidence import Drawn, Evidence, gather
-from reviews.models import Decision, Outcome, Purpose, Sample, Threshold
-from reviews.samples import plan
+from reviews.forecast import Forecast, forecast
+from reviews.ledger import Work, work
+from reviews.models import Sample, Threshold
+from reviews.samples import next_attempt
 from reviews.states import States, count_labeled, states, states_of
 
 __all__ = [
@@ -40,7 +43,6 @@ EDGES = tuple(to_rank(value) for value in (0.0, 0.5, 0.7, 0.8, 0.85, 0.9, 0.95, 
 CURVE_POINTS = tuple(
     to_rank(value) for value in (0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.925, 0.95, 0.97, 0.98, 0.99)
 )
-LATEST_TIMES = 10_000  # answers that a median is taken from
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +50,10 @@ class Row:
     """One line of the threshold table.
 
     ``accepted`` of ``items`` stand unseen; ``manual`` is the rest of them. ``accuracy`` is of the machine's labels at
-    or above ``rank``; ``wrong_left`` the least and most wrong ones that this leaves among the accepted.
-    ``chosen_here`` says that this threshold was set after looking at the sample behind it.
+    or above ``rank``; ``wrong_left`` the least and most wrong ones that this leaves among the accepted. ``at_least``:
+    the share that its sample proves to be right, one-sided, for this row by itself. ``chosen_here`` says that this
+    threshold was set after looking at the sample behind it, ``by_target`` that this sample proved it: then what is
+    promised is on the certificate, and neither interval nor bound of this row is.
     """
 
     rank: int
@@ -61,6 +65,8 @@ class Row:
     chosen_here: bool
     wrong_left: tuple[int, int] | None = None
     hours: float | None = None
+    at_least: float | None = None
+    by_target: bool = False
 
     @property
     def manual(self) -> int:
@@ -107,15 +113,17 @@ class LabelLine:
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
-    """What people have done and have still to do, and what that saves."""
+class FreshCheck:
+    """How large a fresh spot check of what stands at a threshold would have to be to prove the target.
 
-    savings: Savings
-    answers: int
-    spot_check: int
-    spot_check_planned: bool
-    timed: int
-    pending: int
+    ``size`` is None where errors came more often, ``wrong`` of ``checked``, than the target allows.
+    """
+
+    checked: int
+    wrong: int
+    size: int | None
+    attempt: int
+    alpha: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +142,8 @@ class Report:
     methods: list[MethodLine]
     people: list[PersonLine]
     work: Work
+    fresh: FreshCheck | None  # at the typed threshold
+    forecast: Forecast | None
     clean_needed: int  # checks without an error that would show the target
 
 
@@ -146,12 +156,17 @@ def table(
     pace: float | None = None,
 ) -> list[Row]:
     """Return one row for each rank; ``items`` is N, ``pace`` the seconds of a decision if they are known."""
-    return [_row(threshold, rank, known, items, pace) for rank in ranks]
+    wanted = list(ranks)
+    proven = _at_least(known, wanted, dataset.alpha)
+    return [
+        _row(threshold, rank, known, items, pace, share) for rank, share in zip(wanted, proven, strict=True)
+    ]
 
 
 def row(dataset: Dataset, threshold: Threshold, rank: int) -> Row:
     """Return the row of one threshold value, counted now."""
-    return _row(threshold, rank, gather(dataset, threshold, [rank]), states(dataset).distinct, None)
+    known = gather(dataset, threshold, [rank])
+    return table(dataset, threshold, [rank], known, states(dataset).distinct)[0]
 
 
 def report(
@@ -168,9 +183,8 @@ def report(
     typed = threshold.rank if typed is None else typed
     known = gather(dataset, threshold, [typed], by_label=True)
     count = states(dataset)
-    times = _blind_seconds(dataset)
-    work = _work(dataset, threshold, count, known, times, hourly_rate)
-    pace = work.savings.seconds_per_decision
+    done = work(dataset, threshold, count, known, hourly_rate)
+    pace = done.savings.seconds_per_decision
     wanted = sorted({*ROWS, threshold.rank, typed}, reverse=True)
     rows = table(dataset, threshold, wanted, known, count.distinct, pace)
     by_rank = {line.rank: line for line in rows}
@@ -187,7 +201,9 @@ def report(
         labels=_labels(labels, threshold, known),
         methods=methods(dataset, threshold, known),
         people=people(dataset),
-        work=work,
+        work=done,
+        fresh=fresh_check(dataset, by_rank[typed], known),
+        forecast=forecast(dataset, threshold, known, count),
         clean_needed=checks_needed(dataset.target_error, dataset.alpha),
     )
 
@@ -202,7 +218,43 @@ def checks_needed(target_error: float, alpha: float) -> int:
     return math.ceil(math.log(alpha) / math.log1p(-target_error)) if 0 < target_error < 1 else 0
 
 
-def _row(threshold: Threshold, rank: int, known: Evidence, items: int, pace: float | None) -> Row:
+def fresh_check(dataset: Dataset, line: Row, known: Evidence) -> FreshCheck | None:
+    """Return what a fresh check at a row would take if errors came as often as in its sample; None for unknown."""
+    speaker = None if line.accepts_nothing or line.sample is None else known.speaker(line.rank)
+    if speaker is None or not line.accepted or line.by_target:
+        return None
+    attempt, alpha = next_attempt(dataset)
+    checked, wrong = speaker[0].checked, speaker[0].wrong
+    budget = tolerated(line.accepted, dataset.target_error)
+    return FreshCheck(
+        checked, wrong, more_answers(line.accepted, budget, checked, wrong, alpha), attempt, alpha
+    )
+
+
+def _at_least(known: Evidence, ranks: Sequence[int], alpha: float) -> list[float | None]:
+    """The share of right labels at or above each rank that its sample proves, each by itself; None for unknown."""
+    speakers = [known.speaker(rank) if rank < ACCEPT_NOTHING else None for rank in ranks]
+    rows = [speaker[0] for speaker in speakers if speaker]
+    items = [
+        known.items.between(rank, ACCEPT_NOTHING) - speaker[1].excused.between(rank, ACCEPT_NOTHING)
+        for rank, speaker in zip(ranks, speakers, strict=True)
+        if speaker
+    ]
+    pools = [n - row.outside for n, row in zip(items, rows, strict=True)]
+    bounds = bound_curve(pools, [row.checked for row in rows], [row.wrong for row in rows], alpha)
+    shares = []
+    for n, pool, row, unseen in zip(items, pools, rows, bounds, strict=True):
+        # Facts cut off what chance would allow: that many were found wrong since, and that many right.
+        right = row.checked - row.wrong + row.later - row.later_wrong
+        wrong = min(max(row.wrong + unseen, row.wrong + row.later_wrong), pool - right)
+        shares.append(1 - (row.outside_wrong + wrong) / n)
+    found = iter(shares)
+    return [next(found) if speaker else None for speaker in speakers]
+
+
+def _row(
+    threshold: Threshold, rank: int, known: Evidence, items: int, pace: float | None, at_least: float | None
+) -> Row:
     accuracy, drawn = known.accuracy(rank) if rank < ACCEPT_NOTHING else (None, None)
     accepted = known.accepted(rank)
     return Row(
@@ -215,6 +267,8 @@ def _row(threshold: Threshold, rank: int, known: Evidence, items: int, pace: flo
         chosen_here=rank == threshold.rank and _looked_first(threshold, drawn),
         wrong_left=_wrong_left(accuracy, known.wrong.between(rank, ACCEPT_NOTHING), accepted),
         hours=None if pace is None else (items - accepted) * pace / 3600,
+        at_least=None if accuracy is None or accuracy.census else at_least,
+        by_target=drawn is not None and rank == threshold.rank and drawn.sample.pk == threshold.sample_id,
     )
 
 
@@ -229,7 +283,7 @@ def _wrong_left(accuracy: Estimate | None, found: int, accepted: int) -> tuple[i
 
 def _looked_first(threshold: Threshold, drawn: Drawn | None) -> bool:
     """Whether the threshold was set when the result of its sample was already known."""
-    if drawn is None or threshold.certificate_id or drawn.sample.closed_at is None:
+    if drawn is None or drawn.sample.pk == threshold.sample_id or drawn.sample.closed_at is None:
         return False
     return threshold.rank != drawn.sample.threshold and threshold.at > drawn.sample.closed_at
 
@@ -289,46 +343,6 @@ def _labels(labels: Sequence[Label], threshold: Threshold, known: Evidence) -> l
             )
         )
     return sorted(lines, key=lambda line: -line.predicted)
-
-
-def _work(
-    dataset: Dataset,
-    threshold: Threshold,
-    count: States,
-    known: Evidence,
-    times: list[float],
-    hourly_rate: float | None,
-) -> Work:
-    checked = Decision.objects.current().filter(dataset=dataset, purpose=Purpose.SPOT_CHECK).count()
-    open_spot = Sample.objects.open().filter(dataset=dataset, purpose=Purpose.SPOT_CHECK).exists()
-    waiting = count.drawn if open_spot else 0
-    covered = open_spot or any(
-        one.sample.purpose == Purpose.SPOT_CHECK and one.sample.threshold <= threshold.rank
-        for one in known.drawn
-    )
-    planned = 0 if covered or not count.accepted else plan(dataset, count.accepted).size
-    answers = count.decided - checked + count.flagged - waiting
-    rate = float(dataset.hourly_rate_usd) if hourly_rate is None else hourly_rate
-    spot_check = checked + waiting + planned
-    return Work(
-        savings=savings(count.distinct, answers, spot_check, times, rate),
-        answers=answers,
-        spot_check=spot_check,
-        spot_check_planned=planned > 0,
-        timed=sum(time <= IDLE_SECONDS for time in times),
-        pending=count.pending,
-    )
-
-
-def _blind_seconds(dataset: Dataset) -> list[float]:
-    """Times of the latest answers that no suggestion hurried."""
-    answers = Decision.objects.filter(dataset=dataset, seconds__isnull=False).exclude(outcome=Outcome.UNDO)
-    unaided = answers.filter(showed_machine=False) | answers.filter(machine_label=None)
-    return [
-        float(one)
-        for one in unaided.order_by("-pk").values_list("seconds", flat=True)[:LATEST_TIMES]
-        if one is not None
-    ]
 
 
 def typed_value(rank: int) -> str:

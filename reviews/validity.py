@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from datasets.models import Dataset, Label
-from reviews.models import Certificate, Decision, Outcome, Sample, Threshold
+from labelhub.autolabel.rank import ACCEPT_NOTHING
+from reviews.models import Certificate, Decision, Outcome, Purpose, Sample, Threshold
 
 
 def why_void(certificate: Certificate) -> str:
@@ -11,12 +12,28 @@ def why_void(certificate: Certificate) -> str:
     return void_since(certificate.sample)
 
 
+def proven_threshold(sample: Sample) -> Threshold | None:
+    """The row that a calibration sample put into force; None where it proved nothing, and for other samples."""
+    return Threshold.objects.filter(sample=sample).order_by("pk").first()
+
+
+def certified_rank(sample: Sample) -> int:
+    """The rank from which a sample speaks for the machine's labels: proven by it, or set by hand before its draw."""
+    if sample.purpose != Purpose.CALIBRATION:
+        return sample.threshold
+    proven = proven_threshold(sample)
+    return proven.rank if proven is not None else ACCEPT_NOTHING
+
+
 def void_since(sample: Sample) -> str:
     """What happened since a draw that makes it speak for something else; empty where nothing did."""
-    for newer in Threshold.objects.filter(dataset=sample.dataset_id, at__gt=sample.drawn_at):
+    lowest = certified_rank(sample)
+    for newer in Threshold.objects.filter(dataset=sample.dataset_id, at__gt=sample.drawn_at).order_by("pk"):
+        if newer.sample_id == sample.pk:
+            continue  # what it proved itself
         if newer.run_id != sample.run_id:
             return f"Another run took force on {newer.at:%d %b %Y}."
-        if newer.rank < sample.threshold:
+        if newer.rank < lowest:
             return f"The threshold was lowered on {newer.at:%d %b %Y}."
     if Label.objects.filter(dataset=sample.dataset_id, retired_at__gt=sample.drawn_at).exists():
         return "A label was retired since."

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django.db import transaction
 
 from datasets.models import record
-from labelhub.autolabel import buckets, monitor
+from labelhub.autolabel import buckets, certify, monitor
 from reviews import certificates
-from reviews.models import Certificate, Decision, Outcome, Sample, SampleItem, Verdict
+from reviews.models import Certificate, Decision, Outcome, Purpose, Sample, SampleItem, Verdict
 from reviews.samples import Count, count, evidence
+from reviews.states import states
 from reviews.thresholds import SampleIsOpen, check_no_sample
-from reviews.validity import void_since, why_void
+from reviews.validity import proven_threshold, void_since, why_void
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -72,7 +73,12 @@ def reading(sample: Sample, seen: Count) -> monitor.Reading:
 
 
 def alarms(sample: Sample, seen: Count) -> bool:
-    """Whether the answers so far are strong evidence that the target is missed."""
+    """Whether the answers so far are strong evidence that the target is missed.
+
+    Never those of a calibration sample: its pool holds the items below the threshold too.
+    """
+    if sample.purpose == Purpose.CALIBRATION:
+        return False
     log_evidence = monitor.log_evidence_alarm(
         pool=sample.pool, budget=sample.budget, checked=seen.answered, errors=seen.errors,
         target_error=sample.target_error,
@@ -81,7 +87,9 @@ def alarms(sample: Sample, seen: Count) -> bool:
 
 
 def proves(sample: Sample, seen: Count) -> bool:
-    """Whether a complete sample proves the target for the accepted labels."""
+    """Whether a complete sample proves the target: for the accepted labels, or from some threshold on."""
+    if sample.purpose == Purpose.CALIBRATION:
+        return proven_threshold(sample) is not None
     return seen.complete and seen.errors <= sample.allowed_errors
 
 
@@ -90,14 +98,15 @@ class CannotApprove(Exception):
 
 
 def approve(sample: Sample, by: User, reason: str = "") -> Verdict:
-    """Accept the checked labels; with enough evidence a certificate is issued with it.
+    """Accept what a closed sample says of the labels; with enough evidence a certificate is issued with it.
 
-    Raises: CannotApprove while answers are missing or another sample is open, on an alarm, after another verdict,
-        or where what was checked is not what is accepted now.
+    A spot check that proves nothing may be approved too, without a certificate. A calibration sample is approved only
+    when the whole dataset has its labels: the promise is about all of them (E4).
+    Raises: CannotApprove, with a sentence that says what to do first.
     """
     seen = count(sample)
     if sample.superseded_at is not None:
-        raise CannotApprove("This spot check was discarded. Draw a new one.")
+        raise CannotApprove("This sample was discarded. Draw a new one.")
     if sample.closed_at is None:
         raise CannotApprove(f"{sample.size - seen.answered} of {sample.size} items have no answer yet.")
     if alarms(sample, seen):
@@ -105,6 +114,28 @@ def approve(sample: Sample, by: User, reason: str = "") -> Verdict:
             f"{seen.errors} of {sample.size} were wrong: too many for a target of "
             f"{sample.target_error:.0%} errors. Raise the threshold and check again."
         )
+    if not proves(sample, seen):
+        if sample.purpose == Purpose.CALIBRATION:
+            raise CannotApprove("This sample proves no threshold, so there is nothing to certify.")
+        _check(sample)
+        with transaction.atomic():
+            return _conclude(sample, by, True, reason)
+    # The file is hashed before the transaction, for a long one would keep everybody else from writing; if an answer
+    # came meanwhile it is hashed again, and at the third time with everybody waiting.
+    for patient in (True, True, False):
+        before = certificates.last_facts(sample.dataset)
+        found = _evidence(sample, seen) if patient else None
+        with transaction.atomic():
+            if patient and certificates.last_facts(sample.dataset) != before:
+                continue
+            verdict = _conclude(sample, by, True, reason)
+            certificates.issue(sample, found or _evidence(sample, seen), by)
+            return verdict
+    raise AssertionError("the third round always ends")
+
+
+def _check(sample: Sample) -> None:
+    """Raise CannotApprove where the labels of now are not those that the sample was drawn from."""
     try:
         check_no_sample(sample.dataset)
     except SampleIsOpen as error:
@@ -112,21 +143,38 @@ def approve(sample: Sample, by: User, reason: str = "") -> Verdict:
     gone = void_since(sample)
     if gone:
         raise CannotApprove(f"{gone} What was checked is not what is accepted now: draw a fresh sample.")
-    if not proves(sample, seen):
-        with transaction.atomic():
-            return _conclude(sample, by, True, reason)
-    # The file is hashed before the transaction, for a long one would keep everybody else from writing; if an answer
-    # came meanwhile it is hashed again, and at the third time with everybody waiting.
-    for patient in (True, True, False):
-        before = certificates.last_facts(sample.dataset)
-        certified = certificates.evidence_of(sample, seen) if patient else None
-        with transaction.atomic():
-            if patient and certificates.last_facts(sample.dataset) != before:
-                continue
-            verdict = _conclude(sample, by, True, reason)
-            certificates.issue(sample, certified or certificates.evidence_of(sample, seen), by)
-            return verdict
-    raise AssertionError("the third round always ends")
+
+
+def _evidence(sample: Sample, seen: Count) -> dict[str, Any]:
+    """What a certificate is issued with. Raises: CannotApprove where none can be, now."""
+    _check(sample)
+    whole = sample.purpose == Purpose.CALIBRATION
+    if whole:
+        now = states(sample.dataset)
+        if now.flagged:
+            are = "flagged item is" if now.flagged == 1 else "flagged items are"
+            raise CannotApprove(f"The promise will hold once the {now.flagged:,} {are} decided.")
+        if now.pending:
+            raise CannotApprove(f"{now.pending:,} items have neither the machine's label nor a person's.")
+    found = certificates.evidence_of(sample, seen)
+    if whole:
+        _check_whole(sample, found)
+    return found
+
+
+def _check_whole(sample: Sample, found: dict[str, Any]) -> None:
+    """Raise CannotApprove where the labels that stand are too few for the budget (E4) or for the floor."""
+    most = certify.tolerated(found["labels"], sample.target_error)
+    if sample.budget > most:
+        raise CannotApprove(
+            f"Up to {sample.budget:,} labels may be wrong, but the promise allows {most:,} in a file of "
+            f"{found['labels']:,}: {found['items'] - found['labels']:,} items have no label. Label some of them first."
+        )
+    floor = sample.floor_error
+    if floor is not None and found["above_threshold"] < certify.least_accepted(sample.budget, floor):
+        raise CannotApprove(
+            "Too few labels stand above the proven threshold to promise how many of them are right."
+        )
 
 
 def reject(sample: Sample, by: User, reason: str = "") -> Verdict:
@@ -135,13 +183,14 @@ def reject(sample: Sample, by: User, reason: str = "") -> Verdict:
     Raises: CannotApprove while the sample is open or after another verdict.
     """
     if sample.closed_at is None:
-        raise CannotApprove("This spot check is not finished. Discard it instead.")
+        raise CannotApprove("This sample is not finished. Discard it instead.")
     with transaction.atomic():
         return _conclude(sample, by, False, reason)
 
 
 def _conclude(sample: Sample, by: User, approved: bool, reason: str) -> Verdict:
     if Verdict.objects.filter(sample=sample).exists():
-        raise CannotApprove("This spot check already has its verdict.")
-    record(by, sample.dataset, "spot check approved" if approved else "spot check rejected", sample=sample.pk)
+        raise CannotApprove("This sample already has its verdict.")
+    what = "calibration" if sample.purpose == Purpose.CALIBRATION else "spot check"
+    record(by, sample.dataset, f"{what} {'approved' if approved else 'rejected'}", sample=sample.pk)
     return Verdict.objects.create(sample=sample, approved=approved, by=by, reason=reason)

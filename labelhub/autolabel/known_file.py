@@ -16,7 +16,9 @@ from labelhub.autolabel.playing import Known
 Columns = Mapping[str, list[str]]
 
 
-def read_columns(path: Path, layout: Layout | None = None, most_rows: int | None = None) -> dict[str, list[str]]:
+def read_columns(
+    path: Path, layout: Layout | None = None, most_rows: int | None = None
+) -> dict[str, list[str]]:
     """Return a file's columns by name, each of shape (rows,).
 
     Args:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from labelhub.autolabel.backtest import THRESHOLDS
+Play = Mapping[str, Any]  # one row of the result's "repetitions"
 
 SPACE = "\N{NO-BREAK SPACE}"  # a figure and its sign stay on one line
 HEADS = ("Confidence threshold", "Auto-accept rate", "Auto-accepted accuracy", "Manual work")
 REASONS = {
-    "not ready": "its labels were wrong too often for a check to save any answers",
+    "not ready": "too many of its labels were wrong, or the file is too small, for a check to save answers",
     "sample": "the sample that could be drawn was too small to prove it",
     "errors": "the sample had more wrong labels than the promise allows",
     "floor": "too few labels would have been accepted to keep the promise about them",
@@ -71,7 +71,7 @@ class Report:
 
 def report(result: Mapping[str, Any], asked: Asked) -> Report:
     """Put the result of ``backtest`` into words; every figure comes with its n."""
-    plays: Sequence[Mapping[str, Any]] = result["repetitions"]
+    plays: Sequence[Play] = result["repetitions"]
     held = [play for play in plays if play["certified"]]
     return Report(
         bool(held),
@@ -82,14 +82,12 @@ def report(result: Mapping[str, Any], asked: Asked) -> Report:
 
 
 def share(part: float) -> str:
-    """Return a share in [0, 1] as a percentage of three digits at least, so that 0.9 % is not “1 %”."""
-    digits = 1 if abs(100 * part - round(100 * part)) > 1e-9 else 0
-    return f"{100 * part:.{digits}f}{SPACE}%"
+    """Return a share in [0, 1] as a percentage, with one decimal unless it is whole."""
+    percent = 100 * part
+    return f"{percent:.{0 if abs(percent - round(percent)) < 1e-9 else 1}f}{SPACE}%"
 
 
-def _sentence(
-    plays: Sequence[Mapping[str, Any]], held: Sequence[Mapping[str, Any]], asked: Asked
-) -> str:
+def _sentence(plays: Sequence[Play], held: Sequence[Play], asked: Asked) -> str:
     about = "the accepted ones among " if asked.of_accepted else ""
     right = f"{share(asked.target)} of {about}{asked.items:,} labels are right"
     if not held:
@@ -116,10 +114,45 @@ def _sentence(
 
 def _row(row: Mapping[str, Any], items: int) -> tuple[str, Figure, Figure, Figure]:
     accepted = round(row["auto_accept_rate"] * items)
-    accuracy = Figure("unknown") if row["accuracy"] is None else Figure(share(row["accuracy"]), f"n = {accepted:,}")
+    accuracy = (
+        Figure("unknown") if row["accuracy"] is None else Figure(share(row["accuracy"]), f"n = {accepted:,}")
+    )
     return (
         f"≥ {row['threshold']:.2f}",
         Figure(share(row["auto_accept_rate"]), f"{accepted:,} of {items:,}"),
         accuracy,
         Figure(share(row["manual_work"]), f"{items - accepted:,} items"),
     )
+
+
+def _facts(plays: Sequence[Play], held: Sequence[Play], asked: Asked) -> list[tuple[str, str]]:
+    manual = [play["manual_share"] for play in plays]
+    n = _replays(len(plays))
+    wrong = f"{share(_mean(play['true_error_dataset'] for play in plays))} of all labels"
+    if held:
+        of_accepted = f"{share(_mean(play['true_error_accepted'] for play in held))} of the accepted ones"
+        every = len(held) == len(plays)
+        wrong += f", {of_accepted} (n = {n})" if every else f" (n = {n}), {of_accepted} (n = {len(held):,})"
+    else:
+        wrong += f" (n = {n})"
+    if len(plays) == 1:
+        certified = "yes" if held else "no"
+        spread = f"{round(manual[0] * asked.items):,} of {asked.items:,} items"
+    else:
+        certified = f"in {len(held):,} of {n}"
+        spread = f"mean of {n}, from {share(min(manual))} to {share(max(manual))}"
+    return [
+        ("Certified", f"{certified}: {asked.promise}"),
+        ("Manual share", f"{share(_mean(manual))} ({spread})"),
+        ("True errors", wrong),
+        ("Violations", f"{sum(play['violation'] for play in plays):,} of {n} broke the promise"),
+    ]
+
+
+def _replays(n: int) -> str:
+    return f"{n:,} replay{'' if n == 1 else 's'}"
+
+
+def _mean(values: Iterable[float]) -> float:
+    every = list(values)
+    return sum(every) / len(every)

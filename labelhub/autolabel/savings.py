@@ -7,7 +7,7 @@ saving true.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -89,6 +89,24 @@ def savings(
         cost_with_usd=cost_with,
         money_saved_usd=_difference(cost_by_hand, cost_with),
     )
+
+
+def rounded_parts(amounts: Sequence[float], digits: int = 2) -> list[float]:
+    """Round amounts so that what is shown adds up: to the sum of all of them, rounded.
+
+    Each is off by less than one unit of the last digit, and an amount of nothing stays nothing.
+
+    Args:
+        amounts: shape (lines,), such as hours or USD.
+        digits: decimal places that are shown, at least 0.
+    """
+    parts, whole, shown = [], 0.0, 0.0
+    for amount in amounts:
+        whole += amount
+        upto = round(whole, digits) if amount else shown
+        parts.append(round(upto - shown, digits))
+        shown = upto
+    return parts
 
 
 def _difference(whole: float | None, part: float | None) -> float | None:

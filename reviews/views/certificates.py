@@ -39,6 +39,7 @@ def certificate(request: Request, dataset: Dataset, number: int) -> HttpResponse
         "number": number,
         "newer": number + newer if newer else 0,
         "evidence": found.evidence,
+        "whole": found.evidence["promise"] == "dataset",
         "sample": found.sample,
         "draw": verdicts.summary(found.sample),
         "earlier": [(one, certificates.outcome_of(one)) for one in earlier],

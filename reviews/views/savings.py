@@ -16,7 +16,7 @@ from datasets.access import NEEDS, Request, needs
 from datasets.models import Dataset
 from labelhub.autolabel.rank import ACCEPT_NOTHING, confidence_of, to_rank
 from reviews import metrics, thresholds
-from reviews.charts import draw_calibration, draw_curve
+from reviews.charts import draw_calibration, draw_curve, draw_forecast
 from reviews.models import Threshold
 
 NOTHING = "nothing"  # typed, or a value above 1: accept nothing
@@ -34,9 +34,10 @@ def savings(request: Request, dataset: Dataset) -> HttpResponse:
     rank, problem = _typed(request, threshold)
     rate, rate_problem = _rate(request, dataset)
     report = metrics.report(dataset, threshold, rank, rate)
-    context |= _control(dataset, threshold, rank, problem, report.typed, request.GET.get("t", ""))
+    context |= _control(dataset, threshold, problem, (report.now, report.typed), report.states, request)
     context |= {
         "report": report,
+        "fresh": report.fresh,
         "states": report.states,
         "rate": rate,
         "rate_problem": rate_problem,
@@ -44,8 +45,7 @@ def savings(request: Request, dataset: Dataset) -> HttpResponse:
             report.curve, report.points, report.states.distinct, 1 - dataset.target_error, threshold.rank
         ),
         "calibration_chart": draw_calibration(report.buckets),
-        "target": 1 - dataset.target_error,
-        "sure": 1 - dataset.alpha,
+        "forecast_chart": draw_forecast(report.forecast) if report.forecast else None,
         "accepted_counts": " ".join(str(n) for _, n in report.curve),
     }
     return render(request, "reviews/savings.html", context, status=422 if problem or rate_problem else 200)
@@ -60,10 +60,11 @@ def threshold_preview(request: Request, dataset: Dataset) -> HttpResponse:
         return redirect(f"{reverse('reviews:savings', args=[dataset.pk])}?{request.GET.urlencode()}")
     rank, problem = _typed(request, threshold)
     known = metrics.gather(dataset, threshold, [rank])
-    items = metrics.states(dataset).distinct
-    line = metrics.table(dataset, threshold, [rank], known, items)[0]
+    count = metrics.states(dataset)
+    now, then = metrics.table(dataset, threshold, [threshold.rank, rank], known, count.distinct)
     context = {"dataset": dataset, "role": dataset.role}
-    context |= _control(dataset, threshold, rank, problem, line, request.GET.get("t", ""))
+    context |= _control(dataset, threshold, problem, (now, then), count, request)
+    context["fresh"] = metrics.fresh_check(dataset, then, known)
     context["accepted_counts"] = " ".join(str(n) for _, n in metrics.curve(known))
     return render(request, "reviews/_threshold.html", context, status=422 if problem else 200)
 
@@ -107,17 +108,30 @@ def threshold(request: Request, dataset: Dataset) -> HttpResponse:
 
 
 def _control(
-    dataset: Dataset, threshold: Threshold, rank: int, problem: str, line: metrics.Row, typed_text: str
+    dataset: Dataset,
+    threshold: Threshold,
+    problem: str,
+    rows: tuple[metrics.Row, metrics.Row],
+    count: metrics.States,
+    request: Request,
 ) -> dict[str, Any]:
-    """What the threshold control shows."""
+    """What the threshold control shows; ``rows`` are those of the threshold in force and of the typed one."""
+    now, then = rows
     before = list(Threshold.objects.filter(dataset=dataset).select_related("run").order_by("-pk")[:2])
     return {
         "threshold": threshold,
-        "typed": line,
-        "typed_value": typed_text if problem else metrics.typed_value(rank),
-        "slide": f"{confidence_of(min(rank, to_rank(1.0))):.2f}",
+        "typed": then,
+        "typed_value": request.GET.get("t", "") if problem else metrics.typed_value(then.rank),
+        "slide": f"{confidence_of(min(then.rank, to_rank(1.0))):.2f}",
         "problem": problem,
-        "change": thresholds.preview(threshold, rank),
+        "change": thresholds.Move(
+            accepted=then.accepted,
+            flagged=count.accepted + count.flagged - count.drawn - then.accepted,
+            newly_accepted=max(then.accepted - now.accepted, 0),
+            newly_flagged=max(now.accepted - then.accepted, 0),
+        ),
+        "target": 1 - dataset.target_error,
+        "sure": 1 - dataset.alpha,
         "manages": dataset.role in NEEDS["manage"],
         "open_sample": thresholds.open_sample(dataset),
         "undo_to": _words(before[1].rank)

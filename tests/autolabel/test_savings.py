@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from labelhub.autolabel.savings import savings, seconds_per_decision
+from labelhub.autolabel.savings import rounded_parts, savings, seconds_per_decision
 
 
 def test_the_pace_is_the_median_of_measured_times():
@@ -75,3 +75,13 @@ def test_negative_numbers_are_refused(numbers):
     seconds, *money = rest or [[]]
     with pytest.raises(ValueError, match="cannot be negative"):
         savings(items, answers, spot_check, seconds, *money)
+
+
+def test_rounded_lines_add_up_to_the_rounded_sum():
+    amounts = [1.006, 0.0, 2.006, 0.004, 3.004]
+    parts = rounded_parts(amounts)
+    assert round(sum(parts), 2) == round(sum(amounts), 2) == 6.02
+    assert parts[1] == 0.0
+    assert all(abs(part - amount) < 0.01 for part, amount in zip(parts, amounts, strict=True))
+    assert rounded_parts([0.4, 0.4, 0.4], digits=0) == [0, 1, 0]
+    assert rounded_parts([]) == []

@@ -11,16 +11,9 @@ from typing import Any
 import pytest
 
 from labelhub.autolabel import certify, sampling
+from labelhub.autolabel.fingerprint import answers_hash, content_hash, figures_hash
 from labelhub.autolabel.rank import to_rank
-from labelhub.autolabel.verify import (
-    FORMAT,
-    NotACertificate,
-    answers_hash,
-    content_hash,
-    figures_hash,
-    statement_of,
-    verify,
-)
+from labelhub.autolabel.verify import FORMAT, NotACertificate, statement_of, verify
 
 POOL, SIZE, SEED = 400, 90, 2**127 + 12345
 AS_OF, LATER = "2026-03-01T12:00:00+00:00", "2026-03-02T08:00:00.5Z"

@@ -14,14 +14,13 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
-from datasets.models import Dataset, Item, Membership, Role, Run
+from datasets.models import Dataset, Item, Run
 from labelhub.autolabel.backtest import prepare
-from labelhub.autolabel.playing import Known, People, Promise
-from labelhub.autolabel.rank import ACCEPT_NOTHING
-from labelhub.autolabel.replay import Course, Outcome, replay, seeds_of
+from labelhub.autolabel.playing import People, Promise
+from labelhub.autolabel.replay import Course, Outcome, replay
 from labelhub.autolabel.scorer import TextFeatures
-from reviews import learning, path, place, samples, tasks, thresholds
-from reviews.models import Decision, Goal, Purpose, Round, Sample
+from reviews import path, place, samples, tasks, thresholds
+from reviews.models import Goal, Purpose, Round, Sample
 from tests.reviews.things import import_rows
 
 pytestmark = pytest.mark.django_db

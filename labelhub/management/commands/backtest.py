@@ -1,22 +1,27 @@
 """What the whole loop would have cost on a file whose answers are known, and whether it would have kept its word."""
 
 import json
-import math
-from fnmatch import fnmatchcase
+import shutil
+import time
 from pathlib import Path
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import BaseCommand, CommandError, CommandParser, OutputWrapper
 
-from labelhub.autolabel import tables
-from labelhub.autolabel.backtest import METHODS, PROMISES, backtest, prepare
-from labelhub.autolabel.layout import BadRow, TableError
+from labelhub.autolabel.backtest import METHODS, PROMISES, backtest
+from labelhub.autolabel.known_file import named_like, read_columns, to_known
+from labelhub.autolabel.layout import TableError
+from labelhub.autolabel.replay_report import HEADS, SPACE, Asked, report
 
 
 class Command(BaseCommand):
-    """`backtest FILE --text COL --gold COL …`: prints JSON with `summary`, `table` and `repetitions`."""
+    """`backtest FILE --text COL --gold COL …`: a table for people, JSON for programs.
 
-    help = "Replay labeling, review and certificate on a file whose right labels are known; prints JSON."
+    A terminal gets the table. Elsewhere, and with ``--json``, standard output is JSON with `summary`, `table` and
+    `repetitions`; without ``--json`` the table then goes to standard error.
+    """
+
+    help = "Replay labeling, review and certificate on a file whose right labels are known."
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Name the arguments."""
@@ -43,6 +48,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--reviewer-error", type=float, default=0.0, metavar="P", help="wrong answers of people"
         )
+        parser.add_argument("--json", action="store_true", help="print machine-readable output, and no table")
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Do it."""
@@ -52,14 +58,19 @@ class Command(BaseCommand):
             raise CommandError("--predicted and --confidence belong together.")
         if options["predicted"] and options["votes"]:
             raise CommandError("Give --predicted and --confidence, or --votes, not both.")
+        bar = Bar(self.stderr, options["reps"], options["draws"])
         try:
             columns = read_columns(options["file"])
-            known = prepare(
-                join([pick(columns, name) for name in options["text"].split(",")]),
-                [value.strip() for value in pick(columns, options["gold"])],
+            known = to_known(
+                columns,
+                options["text"].split(","),
+                options["gold"],
+                predicted=options["predicted"] or "",
+                confidence=options["confidence"] or "",
+                votes=named_like(columns, options["votes"]) if options["votes"] else (),
                 method=options["method"],
-                **given(columns, options),
             )
+            bar.show(0)
             figures = backtest(
                 known,
                 target=options["target"],
@@ -71,52 +82,69 @@ class Command(BaseCommand):
                 seed=options["seed"],
                 sample=options["sample"],
                 reviewer_error=options["reviewer_error"],
+                progress=lambda done, _: bar.show(done),
             )
         except (ValueError, TableError, OSError) as error:
             raise CommandError(str(error)) from error
-        self.stdout.write(json.dumps(figures, indent=1))
+        finally:
+            bar.clear()
+        asked = Asked(
+            len(known.gold),
+            options["target"],
+            options["floor"] or None,
+            options["promise"] == "accepted",
+            options["alpha"],
+        )
+        for_people = self.stdout.isatty() and not options["json"]
+        if not for_people:
+            self.stdout.write(json.dumps(figures, indent=1))
+        if not options["json"]:
+            (self.stdout if for_people else self.stderr).write(in_words(figures, asked), style_func=str)
 
 
-def read_columns(path: Path) -> dict[str, list[str]]:
-    """Return a file's columns by name. Raises: TableError, OSError."""
-    layout = tables.sniff(path)
-    columns: dict[str, list[str]] = {name: [] for name in layout.columns}
-    for row in tables.read_rows(path, layout):
-        if isinstance(row, BadRow):
-            raise TableError(f"Row {row.number} cannot be read: a replay needs every row.")
-        for name, cell in zip(layout.columns, row.cells, strict=True):
-            columns[name].append(cell)
-    return columns
+class Bar:
+    """A progress bar on standard error; nothing where that is no terminal."""
+
+    def __init__(self, out: OutputWrapper, repetitions: int, draws: int) -> None:
+        self.out, self.repetitions, self.draws = out, repetitions, draws
+        self.shown = out.isatty()
+        self.began = time.monotonic()
+
+    def show(self, done: int) -> None:
+        """Draw it again after so many replays.
+
+        What is left is told from whole repetitions: the first draw of each pays for its learning.
+        """
+        if not self.shown:
+            return
+        whole, total = done // self.draws, self.repetitions * self.draws
+        words = f" repetition {min(whole + 1, self.repetitions):,} of {self.repetitions:,}"
+        if self.draws > 1:
+            words += f", draw {done % self.draws:,} of {self.draws:,}"
+        if whole:
+            left = round((time.monotonic() - self.began) / whole * (self.repetitions - whole))
+            words += f", about {left // 60}:{left % 60:02} left"
+        width = max(min(40, shutil.get_terminal_size().columns - len(words) - 3), 0)
+        full = width * done // max(total, 1)
+        self._write(f"[{'#' * full}{'-' * (width - full)}]{words}")
+
+    def clear(self) -> None:
+        """Take it away."""
+        if self.shown:
+            self._write("")
+
+    def _write(self, line: str) -> None:
+        self.out.write(f"\r\x1b[K{line}", style_func=str, ending="")
+        self.out.flush()
 
 
-def pick(columns: dict[str, list[str]], name: str) -> list[str]:
-    """Return one column. Raises: CommandError with the columns there are."""
-    if name not in columns:
-        raise CommandError(f"The file has no column “{name}”; it has {', '.join(list(columns)[:20])}.")
-    return columns[name]
-
-
-def join(parts: list[list[str]]) -> list[str]:
-    """Return the text of each row, its columns one below the other."""
-    return ["\n".join(cells).strip() for cells in zip(*parts, strict=True)]
-
-
-def given(columns: dict[str, list[str]], options: dict[str, Any]) -> dict[str, Any]:
-    """Return what machines said, as ``prepare`` takes it. Raises: CommandError on a value that is no number."""
-    if options["votes"]:
-        names = [name for name in columns if fnmatchcase(name, options["votes"])]
-        if not names:
-            raise CommandError(f"No column is named like “{options['votes']}”.")
-        return {"votes": {name: columns[name] for name in names}}
-    if not options["predicted"]:
-        return {}
-    stated = []
-    for number, cell in enumerate(pick(columns, options["confidence"]), start=1):
-        try:
-            value = float(cell) if cell.strip() else 0.0
-        except ValueError:
-            value = math.nan
-        if not 0 <= value <= 1:
-            raise CommandError(f"Row {number} has the confidence “{cell[:40]}”, not a number from 0 to 1.")
-        stated.append(value)
-    return {"predicted": pick(columns, options["predicted"]), "confidence": stated}
+def in_words(figures: dict[str, Any], asked: Asked) -> str:
+    """Return the report as plain text: the table, then what was certified."""
+    told = report(figures, asked)
+    rows = [HEADS, *[(threshold, *map(str, cells)) for threshold, *cells in told.table]]
+    wide = [max(len(row[n]) for row in rows) for n in range(len(HEADS))]
+    lines = ["  ".join(cell.ljust(wide[n]) for n, cell in enumerate(row)).rstrip() for row in rows]
+    lines.insert(1, "  ".join("-" * n for n in wide))
+    named = max(len(name) for name, _ in told.facts)
+    lines += ["", *[f"{name.ljust(named)}  {value}" for name, value in told.facts]]
+    return "\n".join(lines).replace(SPACE, " ")
