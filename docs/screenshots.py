@@ -77,6 +77,32 @@ def take(page: Any, url: str) -> None:
     shoot("savings")
     page.goto(url + "/")
     shoot("home")
+    guide(page, url, right, dice)
+    shoot("guide")
+
+
+def guide(page: Any, url: str, right: dict[str, str], dice: random.Random) -> None:
+    """Walk the guided path on the sample dataset until its calibration sample can be drawn."""
+    page.goto(url + "/new/")
+    page.get_by_role("button", name="Try the sample").click()
+    page.wait_for_url(re.compile(r"/d/\d+/$"))
+    dataset = re.search(r"/d/(\d+)/", page.url)[1]  # type: ignore[index]
+    address = f"{url}/d/{dataset}/guide/"
+    page.goto(address)
+    page.get_by_role("button", name="Start").click()
+    for _ in range(200):
+        page.goto(address)
+        act = page.locator("#guide .button.primary")
+        if not act.count() or act.inner_text().startswith("Freeze"):
+            if act.count():
+                return
+            page.wait_for_timeout(500)
+            continue
+        act.click()
+        page.wait_for_load_state()
+        for _ in range(20):
+            if not page.locator("#decide").count() or not answer(page, right, dice):
+                break
 
 
 def main() -> None:

@@ -34,7 +34,9 @@ PRELOADED = (
     "sklearn.linear_model",
     "sklearn.model_selection",
     "labelhub.autolabel",
+    "datasets.backtests",
     "reviews.tasks",
+    "reviews.path",
 )
 
 

@@ -18,7 +18,7 @@ from labelhub.autolabel.savings import IDLE_SECONDS
 from reviews.evidence import Evidence
 from reviews.models import Decision, DecisionQuerySet, Sample, Threshold
 
-LATEST_VOTES = 20_000  # answered items whose votes are compared
+LATEST_VOTES = 5_000  # answered items whose votes are compared
 TITLES = {
     "rules": "rules", "weak_model": "learned from answers", "imported": "labels of the file", "llm": "language model",
     "ensemble": "all together", "round": "guided path",

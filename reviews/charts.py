@@ -11,7 +11,8 @@ from reviews.metrics import Bucket, Row
 
 WIDTH, LEFT, RIGHT = 640.0, 44.0, 16.0
 TOP, UPPER, GAP, LOWER = 14.0, 130.0, 26.0, 100.0  # accuracy above, auto-accept rate below
-NARROW, TALL = 440.0, 190.0  # width of the smaller charts, and height of their columns
+NARROW, MARGIN, TALL = 460.0, 56.0, 190.0  # width of the smaller charts, room for words, height of columns
+FEW = 30  # checks; below that an accuracy says too little to be drawn
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,8 @@ class Curve:
 class Column:
     """An upright bar from the baseline to ``top``, and what is written under it.
 
-    ``mark``: the height of a second figure; ``low`` and ``high``: of an interval. None for unknown.
+    ``mark``: the height of a second figure, ``base`` from there to the baseline; ``low`` and ``high``: of an interval.
+    None for unknown.
     """
 
     x: float  # its middle
@@ -72,6 +74,7 @@ class Column:
     under: list[str]
     words: str
     mark: float | None = None
+    base: float = 0.0
     low: float | None = None
     high: float | None = None
     current: bool = False
@@ -98,14 +101,12 @@ def draw_curve(
 
     Args:
         curve: (rank, accepted), ascending.
-        points: rows, of which those with a known accuracy are drawn.
+        points: rows, of which those are drawn whose accuracy rests on a census or on FEW checks.
         items: N, what accepted is a share of.
         target: accuracy that is aimed at, in [0, 1].
         threshold: the rank in force.
     """
-    known = sorted(
-        (p for p in points if p.accuracy is not None and p.rank < ACCEPT_NOTHING), key=lambda p: p.rank
-    )
+    known = sorted((p for p in points if _says_enough(p)), key=lambda p: p.rank)
     shown = [confidence_of(row.rank) for row in known]
     if threshold < ACCEPT_NOTHING:
         shown.append(confidence_of(threshold))
@@ -163,10 +164,10 @@ def draw_calibration(buckets: Sequence[Bucket]) -> Columns:
         columns.append(
             Column(
                 middle, left, width, None if a is None else y(a.value), 0 if a is None else TOP + TALL - y(a.value),
-                [confidence_words(bucket.low), f"n = {0 if a is None else a.n:,}"],
+                [confidence_words(bucket.low), f"{0 if a is None else a.n:,}"],
                 f"From {confidence_words(bucket.low)}: said {said}, right {right}, n = {0 if a is None else a.n:,}",
-                None if bucket.said is None else y(bucket.said),
-                None if a is None else y(a.low), None if a is None else y(a.high),
+                mark=None if bucket.said is None else y(bucket.said),
+                low=None if a is None else y(a.low), high=None if a is None else y(a.high),
             )
         )  # fmt: skip
     return _columns(columns, ticks)
@@ -175,6 +176,7 @@ def draw_calibration(buckets: Sequence[Bucket]) -> Columns:
 def draw_forecast(found: Forecast) -> Columns:
     """Lay out a column for each promise: people's answers in all, with the part that is given already as its mark."""
     y, ticks = _shares()
+    given = y(found.labelled / found.items)
     columns = []
     for (middle, left, width), promise in zip(_places(len(found.promises)), found.promises, strict=True):
         share = None if promise.answers is None else promise.answers / found.items
@@ -185,7 +187,7 @@ def draw_forecast(found: Forecast) -> Columns:
                 0 if share is None else TOP + TALL - y(share),
                 [f"{100 * promise.quality:g} %", "none" if share is None else f"{100 * share:.0f} %"],
                 f"{100 * promise.quality:g} % right: {words}",
-                y(found.labelled / found.items), current=promise.wanted,
+                mark=given, base=round(TOP + TALL - given, 1), current=promise.wanted,
             )
         )  # fmt: skip
     return _columns(columns, ticks)
@@ -200,16 +202,16 @@ def _shares() -> tuple[Callable[[float], float], list[Tick]]:
 
 def _places(n: int) -> list[tuple[float, float, float]]:
     """Middle, left edge and width of ``n`` columns side by side."""
-    room = (NARROW - LEFT - RIGHT) / max(n, 1)
+    room = (NARROW - MARGIN - RIGHT) / max(n, 1)
     width = round(min(room * 0.6, 40.0), 1)
-    middles = [LEFT + room * (i + 0.5) for i in range(n)]
+    middles = [MARGIN + room * (i + 0.5) for i in range(n)]
     return [(round(x, 1), round(x - width / 2, 1), width) for x in middles]
 
 
 def _columns(columns: list[Column], ticks: list[Tick]) -> Columns:
     marks = [(c.x, c.mark) for c in columns if c.mark is not None]
     return Columns(
-        width=NARROW, height=TOP + TALL + 44, left=LEFT, right=NARROW - RIGHT, bottom=TOP + TALL, ticks=ticks,
+        width=NARROW, height=TOP + TALL + 48, left=MARGIN, right=NARROW - RIGHT, bottom=TOP + TALL, ticks=ticks,
         columns=columns, line=_path(marks),
     )  # fmt: skip
 
@@ -229,6 +231,11 @@ def describe(row: Row) -> str:
         f"{confidence_of(row.rank):g}: {accepted}, {100 * a.value:.1f} % right, "
         f"interval {100 * a.low:.1f} to {100 * a.high:.1f} %, n = {a.n:,}"
     )
+
+
+def _says_enough(row: Row) -> bool:
+    a = row.accuracy
+    return a is not None and row.rank < ACCEPT_NOTHING and (a.census or a.sampled >= FEW)
 
 
 def _steps(low: float, high: float, n: int) -> list[float]:

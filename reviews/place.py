@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from django.db.models import Q
+from datasets.labeling import ROUND, free_items
+from datasets.models import Run
+from labelhub.autolabel import certify, loop, planner
+from reviews import calibrations, path, queue, rounds, samples, thresholds
+from reviews.models import Certificate, Decision, Goal, Purpose, Remark, Round, Sample, Threshold
+from reviews.states import states
+from reviews.validity import certificate_in_force
 
-from datasets.models import Prediction, Run
-from labelhub.autolabel import certify, loop
-from reviews import calibrations, queue, rounds, samples, thresholds
-from reviews.models import Certificate, Decision, Goal, Purpose, Round, Sample, Threshold
-from reviews.validity import void_since
-
+UNIT = "\N{NO-BREAK SPACE}%"  # a figure and its sign stay on one line
 STEPS = (
     ("target", "Promise"),
     ("seed", "Random start"),
@@ -21,6 +22,9 @@ STEPS = (
     ("certificate", "Certificate"),
     ("check", "Spot check"),
 )
+NOTHING = "Nothing is proven yet, and nothing is accepted unseen."
+NO_MORE = "No answer is missing."
+ONE_MORE = "Each answer is one more label that is right."
 
 
 @dataclass(frozen=True)
@@ -28,8 +32,8 @@ class Place:
     """Where we are, what is proven so far, and what the next 50 answers will buy.
 
     ``act`` is a name that the page knows: review, sample, draw, approve, spot, certificate, choose, overview or
-    wait; ``done`` of ``total`` answers of this step are given. ``options``: what else to do where nothing can be
-    promised.
+    wait; ``done`` of ``total`` answers of this step are given. ``stuck``: nothing can be promised on this way, and
+    ``options`` says what else to do.
     """
 
     step: str
@@ -61,194 +65,255 @@ def promise(goal: Goal) -> str:
 
 
 def where(goal: Goal) -> Place:
-    """Derive the place of a goal from the rows there are; a dozen statements, whatever its size."""
+    """Derive the place of a goal from the rows there are; some twenty statements at most, whatever its size."""
     dataset = goal.dataset
     now = thresholds.in_force(dataset)
     sample = thresholds.open_sample(dataset)
     if sample is not None:
-        return _at_sample(goal, sample)
-    run = dataset.runs.order_by("-number").first()
-    if run is not None and run.state in ("waiting", "running", "paused"):
-        return _learning(goal, run)
-    if run is not None and run.problem:
-        return Place(
-            "learn", f"Run {run.number} failed: {run.problem}", _nothing(), "Nothing, until labeling works again.",
-            "overview", run=run,
-        )  # fmt: skip
-    if now is None:
-        return Place("target", "No run has labeled anything yet.", _nothing(), "", "overview")
-    if now.sample is not None and now.sample.drawn_at >= goal.at:
+        return _at_sample(goal, now, sample)
+    if now is not None and now.sample is not None and path.proven(goal, now):
         return _proven(goal, now, now.sample)
-    return _on_the_way(goal, now)
-
-
-def _at_sample(goal: Goal, sample: Sample) -> Place:
-    done = Decision.objects.answers().filter(sample=sample).values("item").distinct().count()
-    left = sample.size - done
-    if sample.purpose == Purpose.TRAINING:
+    active = dataset.runs.active().select_related("version").defer(*rounds.HEAVY).first()
+    if active is not None:
+        return _learning(active)
+    if now is None:
+        return Place("target", "No run has labeled anything yet.", NOTHING, "", "overview")
+    if now.run.state != "finished":
         return Place(
-            "seed",
-            f"{done} of {sample.size} random items are labeled. They show how the machine does on your texts.",
-            _nothing(), f"The {left} still missing let the machine learn for the first time.",
-            "review", done, sample.size, sample,
+            "target", f"Run {now.run.number} {_came_to(now.run)}", NOTHING,
+            "To try once more, choose the promise again, or label again on the overview.", "overview", run=now.run,
         )  # fmt: skip
+    return _nobody_left(now) or _on_the_way(goal)
+
+
+def _at_sample(goal: Goal, now: Threshold | None, sample: Sample) -> Place:
+    if sample.purpose == Purpose.TRAINING:
+        return _at_seed(goal, sample)
+    done = Decision.objects.answers().filter(sample=sample).values("item").distinct().count()
     if sample.purpose == Purpose.CALIBRATION:
         return Place(
-            "prove",
-            f"{done} of {sample.size} items of the random sample are answered. Labels, order and test are frozen.",
-            "Nothing yet: the sample is looked at once, when its last answer is in.",
-            f"The {left} answers still missing decide which threshold is proven.",
-            "sample", done, sample.size, sample,
+            "prove", f"Answered: {done:,} of {sample.size:,} items of the random sample. Labels, order and test are "
+            "frozen.", "Nothing yet: the sample is looked at once, when its last answer is in.",
+            "The last answer decides which threshold is proven.", "sample", done, sample.size, sample,
         )  # fmt: skip
     return Place(
-        "check", f"{done} of {sample.size} items of the spot check are answered.", _certified(goal),
+        "check", f"Answered: {done:,} of {sample.size:,} items of the spot check.", _held(goal, now),
         "A check proves nothing more. It raises the alarm if the promise was broken.",
         "sample", done, sample.size, sample,
     )  # fmt: skip
 
 
-def _learning(goal: Goal, run: Run) -> Place:
-    rest = "You may go on answering meanwhile: it counts for the next round."
+def _at_seed(goal: Goal, sample: Sample) -> Place:
+    done, wanted = path.seed(goal.dataset)
+    answered = Decision.objects.current().filter(sample=sample).count()
+    total = max(wanted, done + sample.size - answered)
+    return Place(
+        "seed", f"Labeled: {done:,} of {total:,} random items. They show how the machine does on your texts.",
+        NOTHING, "With the last of them the machine learns for the first time.", "review", done, total, sample,
+    )  # fmt: skip
+
+
+def _learning(run: Run) -> Place:
+    is_round = run.version.method == ROUND
+    step, meanwhile = "target", ""
+    if is_round:
+        step, meanwhile = "learn", "You may go on answering meanwhile: it counts for the next round."
     if run.state == "paused":
-        return Place("learn", f"Run {run.number} is paused.", _nothing(), rest, "overview", run=run)
-    step = "learn" if goal.rounds.exists() or run.version.method == "round" else "target"
-    what = "learns from all answers and labels again" if step == "learn" else "labels everything a first time"
-    return Place(step, f"The machine {what}.", _nothing(), rest if step == "learn" else "", "wait", run=run)
+        why = f": {run.problem}" if run.problem else "."
+        return Place(step, f"Run {run.number} is paused{why}", NOTHING, meanwhile, "overview", run=run)
+    what = "learns from all answers and labels again" if is_round else "labels everything"
+    return Place(step, f"The machine {what}.", NOTHING, meanwhile, "wait", run=run)
 
 
-def _on_the_way(goal: Goal, now: Threshold) -> Place:
+def _nobody_left(now: Threshold) -> Place | None:
+    """Where no reviewer has anything left to do, although no threshold is proven; else None."""
+    if queue.count_left(now):
+        return None
+    asked, pending = _asked(now), states(now.dataset).pending
+    if asked:
+        return Place("rest", _waits_for_manager(asked), NOTHING, ONE_MORE, "review")
+    if pending:
+        return Place("rest", _pending(pending), NOTHING, ONE_MORE, "overview")
+    return Place(
+        "rest", "People have labeled every item, so there is nothing left to prove.",
+        "All labels are people’s answers.", NO_MORE, "overview",
+    )  # fmt: skip
+
+
+def _on_the_way(goal: Goal) -> Place:
     failed = calibrations.failed_attempts(goal)
-    latest = goal.rounds.select_related("run__version").defer("run__version__state").last()
-    if not Prediction.objects.filter(run=now.run_id, open=True).exists():
-        return Place(
-            "rest", "People have labeled every item, so there is nothing left to prove.",
-            "All labels are people’s answers.", "No answer is missing.", "overview",
-        )  # fmt: skip
+    why = calibrations.result(failed[-1]).sentence if failed else ""
+    last = rounds.newest_run(goal)
+    latest = last.round if last is not None and last.state == "finished" else rounds.latest(goal)
     if len(failed) >= loop.ATTEMPTS:
-        why = calibrations.result(failed[-1]).sentence
         return Place(
-            "prove", f"Nothing can be promised: {len(failed)} samples proved no threshold. {why}", _nothing(),
-            "Each answer is one more label that is right; no sample will be drawn for this goal again.",
-            "review", sample=failed[-1], stuck=True, forecast=latest,
+            "prove", f"Nothing can be promised: {len(failed)} samples proved no threshold. {why}", NOTHING,
+            f"{ONE_MORE} No sample will be drawn for this goal again.", "review",
+            sample=failed[-1], stuck=True, forecast=latest,
+        )  # fmt: skip
+    lesson = rounds.lesson_after(goal, last)
+    if last is not None and last.state != "finished" and lesson is not None:
+        return Place(
+            "learn", f"Run {last.number}, a round of learning, {_came_to(last)}", NOTHING,
+            f"It is tried again after {_number(lesson.batch - lesson.done, 'more answer', 'more answers')}, or when a "
+            "manager chooses the promise again.", "review", lesson.done, lesson.batch, run=last, forecast=latest,
         )  # fmt: skip
     if latest is None:
-        return Place("seed", "The first random items are being drawn.", _nothing(), "", "wait")
+        return Place("seed", "The first random items are being drawn.", NOTHING, "", "wait")
     if latest.step == "nothing to gain":
         return Place(
-            "prove", f"Nothing can be gained: {latest.reason}", _nothing(),
-            "Each answer is one more label that is right.", "review", stuck=True, forecast=latest,
+            "prove", f"Nothing can be gained: with {latest.labelled:,} of {latest.items:,} labeled, even a faultless "
+            "machine would need too large a sample to prove itself.", NOTHING, ONE_MORE, "review",
+            stuck=True, forecast=latest,
         )  # fmt: skip
-    worth = _worth(latest)
     if latest.step == "certify now":
-        again = f" Sample {len(failed)} proved nothing; this is the last attempt." if failed else ""
-        return Place("prove", latest.reason + again, _nothing(), worth, "draw", forecast=latest)
-    done = rounds.answered_since(latest)
-    before = calibrations.result(failed[-1]).sentence + " " if failed else ""
+        again = " One sample proved nothing already: this is the last attempt." if failed else ""
+        return Place("prove", _ready(latest) + again, NOTHING, _worth(latest), "draw", forecast=latest)
+    done, batch = (lesson.done, lesson.batch) if lesson is not None else (0, latest.batch)
     return Place(
-        "learn", f"{before}Round {latest.number}: {min(done, latest.batch)} of {latest.batch} answers until the "
-        "machine learns again, least certain items first.",
-        _nothing(), worth, "review", min(done, latest.batch), latest.batch, forecast=latest,
+        "learn", f"{why} Round {latest.number}: {done:,} of {_number(batch, 'answer', 'answers')} until the machine "
+        "learns again, least certain items first.".lstrip(), NOTHING, _worth(latest), "review", done, batch,
+        forecast=latest,
     )  # fmt: skip
+
+
+def _ready(latest: Round) -> str:
+    return (
+        f"Of the {latest.items - latest.labelled:,} open labels the machine expects about "
+        f"{latest.expected_errors:,.0f} to be wrong. A random sample of about {latest.sample:,} should prove the rest."
+    )
 
 
 def _worth(latest: Round) -> str:
     if latest.sample is None:
         return "No sample could prove the promise yet; the next answers teach the machine towards one."
-    saved = round(latest.saved_by_fifty)
+    saved, more = round(latest.saved_by_fifty), min(loop.FIFTY, latest.items - latest.labelled)
     much = (
-        f"lower that by about {saved:,} even if nothing were learned from them"
+        f"should lower that by about {saved:,}, even if the machine learned nothing"
         if saved > 0
-        else "not lower that by themselves; what is learned from them may"
+        else "lowers that only by what the machine learns"
     )
     return (
         f"Proving it now would take about {latest.manual:,.0f} answers in all "
-        f"({latest.manual / latest.items:.0%} of {latest.items:,}); the next 50 should {much}."
+        f"({_share(latest.manual / latest.items, 0)} of {latest.items:,}); answering {more:,} more {much}."
     )
 
 
 def _proven(goal: Goal, now: Threshold, sample: Sample) -> Place:
-    dataset = goal.dataset
+    lost = path.why_lost(sample)
+    if lost:
+        return Place(
+            "rest", f"What the sample proved does not count any more. {lost}", "Nothing is proven now.",
+            "To prove it again, choose the promise again.", "choose", sample=sample,
+        )  # fmt: skip
     certificate = Certificate.objects.filter(sample=sample).first()
-    gone = void_since(sample)
-    if gone:
-        return Place(
-            "rest", f"What the sample proved does not hold any more. {gone}", _nothing(),
-            "To promise it again, choose the promise again.", "choose", sample=sample, stuck=True,
-        )  # fmt: skip
-    held = accepted_words(now, sample)
-    left = queue.count_left(now) + _asked_open(now)
     if certificate is not None:
-        checked = dataset.samples.filter(purpose=Purpose.SPOT_CHECK, closed_at__gt=certificate.at).exists()
-        if checked:
-            return Place("check", "The certificate is issued and the labels were spot-checked.", certificate.statement,
-                         "No answer is missing.", "certificate", sample=sample)  # fmt: skip
+        return _certified(goal, certificate, sample)
+    count, held = states(goal.dataset), accepted_words(now, sample)
+    if count.flagged:
+        asked = _asked(now)
+        below = count.flagged - asked
+        here = " ".join(
+            [f"{_number(below, 'item is', 'items are')} not accepted and must be seen by a person."]
+            * (below > 0)
+            + [_waits_for_manager(asked)] * (asked > 0)
+        )
         return Place(
-            "check", "The certificate is issued. A blind spot check of what nobody saw is the last look.",
-            certificate.statement, "A check proves nothing more. It raises the alarm if the promise was broken.",
-            "spot", sample=sample,
+            "rest", here, held, f"The certificate waits for {_number(count.flagged, 'answer', 'answers')}.",
+            "review", sample=sample,
         )  # fmt: skip
-    if left:
+    if count.pending:
+        return Place("rest", _pending(count.pending), held, ONE_MORE, "overview", sample=sample)
+    labels = count.answered + count.accepted
+    most = certify.tolerated(labels, sample.target_error)
+    if sample.budget > most:
         return Place(
-            "rest", f"{left:,} items are below the proven threshold and need a person.", held,
-            f"{min(left, 50)} of the {left:,} answers that the certificate waits for.", "review", sample=sample,
+            "rest", f"{_number(count.decided - count.answered, 'item has', 'items have')} no label: nobody could tell, "
+            "or it was left out. That is too much for a certificate.", held,
+            f"Up to {sample.budget:,} labels may be wrong, but of {labels:,} the promise allows {most:,}: label some "
+            "of those items.", "overview", sample=sample,
         )  # fmt: skip
-    return Place("certificate", "No flagged item is open: the certificate can be issued.", held,
-                 "No answer is missing.", "approve", sample=sample)  # fmt: skip
+    return Place(
+        "certificate", "Every item has its answer or an accepted label: the certificate can be issued.", held,
+        NO_MORE, "approve", sample=sample,
+    )  # fmt: skip
+
+
+def _certified(goal: Goal, certificate: Certificate, sample: Sample) -> Place:
+    checks = goal.dataset.samples.filter(purpose=Purpose.SPOT_CHECK, closed_at__gt=certificate.at)
+    if checks.exists():
+        return Place("check", "The certificate is issued and the labels were spot-checked.", certificate.statement,
+                     NO_MORE, "certificate", sample=sample)  # fmt: skip
+    return Place(
+        "check", "The certificate is issued. A blind spot check of what nobody saw is the last look.",
+        certificate.statement, "A check proves nothing more. It raises the alarm if the promise was broken.",
+        "spot", sample=sample,
+    )  # fmt: skip
 
 
 def accepted_words(now: Threshold, sample: Sample) -> str:
     """What a concluded calibration sample proves, before the rest is reviewed."""
     accepted = thresholds.accepted(now).count()
+    wrong = f"at most {_number(sample.budget, 'is', 'are')}" if sample.budget else "none is"
     return (
-        f"{accepted:,} labels at or above {now.confidence:.4g} stand: with {_share(1 - goal_alpha(sample))} confidence "
-        f"at most {sample.budget:,} of them are wrong. This holds for the dataset once the rest is decided."
+        f"{_number(accepted, 'label stands', 'labels stand')} unseen, at {now.confidence:.4g} or above: with "
+        f"{_share(1 - sample.dataset.alpha)} confidence {wrong} wrong. This holds for the dataset once the rest is decided."
     )
 
 
-def goal_alpha(sample: Sample) -> float:
-    """The chance that any certificate of the dataset is false: what its attempts share."""
-    return sample.dataset.alpha
+def _held(goal: Goal, now: Threshold | None) -> str:
+    """What stands while a spot check is answered."""
+    certificate = certificate_in_force(goal.dataset)
+    if certificate is not None:
+        return certificate.statement
+    return accepted_words(now, now.sample) if now is not None and now.sample is not None else NOTHING
 
 
-def _asked_open(now: Threshold) -> int:
-    asked = Q(item__remarks__kind="ask")
-    return Prediction.objects.filter(asked, run=now.run_id, open=True).values("item").distinct().count()
+def _asked(now: Threshold) -> int:
+    asked = Remark.objects.filter(dataset=now.dataset_id, kind=Remark.Kind.ASK)
+    still = asked.filter(item__predictions__run=now.run_id, item__predictions__open=True)
+    return still.values("item").distinct().count()
 
 
-def _certified(goal: Goal) -> str:
-    certificate = Certificate.objects.filter(dataset=goal.dataset, at__gte=goal.at).order_by("-pk").first()
-    return certificate.statement if certificate else _nothing()
+def _waits_for_manager(asked: int) -> str:
+    return f"{_number(asked, 'item waits', 'items wait')} for a manager’s answer."
 
 
-def _nothing() -> str:
-    return "Nothing is proven yet, and nothing is accepted unseen."
+def _pending(n: int) -> str:
+    return f"{_number(n, 'item has', 'items have')} neither a machine’s label nor a person’s."
 
 
-def _share(value: float) -> str:
-    return f"{round(100 * value, 2):g} %"
+def _came_to(run: Run) -> str:
+    return f"failed: {run.problem}" if run.problem else "was cancelled before it had labeled everything."
 
 
-def options(goal: Goal) -> list[str]:
+def _number(n: int, one: str, many: str) -> str:
+    return f"{n:,} {one if n == 1 else many}"
+
+
+def _share(value: float, digits: int = 4) -> str:
+    return f"{round(100 * value, digits):g}{UNIT}"
+
+
+def options(goal: Goal, here: Place) -> list[str]:
     """What can be done where nothing can be promised, the most useful first."""
-    dataset = goal.dataset
-    found = []
-    if goal.floor_error is not None:
+    dataset, found = goal.dataset, []
+    if goal.floor_error is not None and here.sample is not None:  # it was tried: the floor may be what failed
         found.append("Promise the dataset only, without a share for the labels that nobody saw.")
     if goal.target_error < 0.10:
-        found.append("Promise less, for example 90 % of all labels right.")
+        found.append(f"Promise less, for example 90{UNIT} of all labels right.")
     found.append("Let people label the rest: the queue has it, least certain first.")
     found.append(
         "Set a threshold by hand and look at what a spot check says of it: then it is known, not promised."
     )
     attempt, alpha = samples.next_attempt(dataset)
-    if attempt > 1:
+    now = thresholds.in_force(dataset)
+    if attempt > 1 and now is not None:
+        pool, items = thresholds.accepted(now, 0).count(), free_items(dataset).count()
+        budget = certify.budget(items, goal.target_error)
+        least = certify.sample_size(planner.ERRORS[0], pool, budget, alpha)
+        takes = "no sample would be large enough" if least is None else f"a sample of {least:,} at least"
         found.append(
-            f"Another promise is attempt {attempt} on this dataset and is tested more strictly, at {alpha:.2g}: "
-            f"about {_clean(alpha)} answers without an error at least."
+            f"Another promise is attempt {attempt} on this dataset and is tested more strictly (alpha {alpha:.2g}): {takes}."
         )
     return found
-
-
-def _clean(alpha: float) -> int:
-    """Least sample that proves 5 % with two errors in a large pool."""
-    return certify.sample_size(2, 100_000, 5_000, alpha) or 0

@@ -10,14 +10,15 @@ import numpy as np
 from django.conf import settings
 from django.db.models import Q, QuerySet
 
-from datasets.labeling import MOST_GIVEN, free_items, pack_scores
+from datasets.labeling import MOST_GIVEN, ROUND, pack_scores
 from datasets.models import Dataset, Item, LabelerVersion, Prediction, Run, Vote
-from labelhub.autolabel import certify, feature_store, loop
+from labelhub.autolabel import feature_store, loop, planner
 from labelhub.autolabel.scorer import VoteTable
-from reviews import samples
-from reviews.models import Decision, Goal, Outcome, Purpose, Remark, Round, SampleItem
+from reviews import calibrations, samples
+from reviews.models import Decision, Goal, Outcome, Purpose, Remark, Round, Sample
 
 RANDOM = (Purpose.TRAINING, Purpose.CALIBRATION)  # samples whose items stand for everything that is open
+HEAVY = ("version__state", "version__examples", "version__settings")  # megabytes that no page needs
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,8 @@ def fit(run: Run, items: QuerySet[Item]) -> tuple[bytes, Round]:
     """
     dataset, version = run.dataset, run.version
     goal = Goal.objects.get(pk=version.settings["goal"])
-    rows = list(
-        Item.objects.filter(dataset=dataset, same_as=None, excluded=None)
-        .order_by("pk")
-        .values_list("pk", "text", "given_label")
-    )
+    firsts = Item.objects.filter(dataset=dataset, same_as=None, excluded=None)
+    rows = list(firsts.order_by("pk").values_list("pk", "text", "given_label"))
     ids = [pk for pk, _, _ in rows]
     texts = [text for _, text, _ in rows]
     labels = [label for label, _, _ in version.settings["labels"]]
@@ -68,14 +66,12 @@ def fit(run: Run, items: QuerySet[Item]) -> tuple[bytes, Round]:
 def _advise(goal: Goal, run: Run, ranks: Any, representative: list[list[int]]) -> Round:
     """Ask the planner, by the rounds of this attempt so far."""
     attempt, alpha = samples.next_attempt(goal.dataset)
-    earlier = list(goal.rounds.filter(attempt=attempt))
-    costs = [one.manual if one.sample is not None else math.inf for one in earlier]
-    items = free_items(goal.dataset).count()
-    budget = certify.budget(items, goal.target_error)
-    where = loop.Position(loop.chances(ranks), items, budget, alpha, goal.floor_error, costs)
+    earlier = goal.rounds.filter(attempt=attempt).values_list("sample", "manual")
+    costs = [manual if sample is not None else math.inf for sample, manual in earlier]
+    where = calibrations.position(goal, ranks, alpha, costs)
     advice = where.advice()
     return Round(
-        goal=goal, run=run, number=goal.rounds.count() + 1, attempt=attempt, items=items, labelled=where.labelled,
+        goal=goal, run=run, number=goal.rounds.count() + 1, attempt=attempt, items=where.items, labelled=where.labelled,
         representative=representative, expected_errors=advice.expected_errors, step=advice.step,
         batch=advice.batch, sample=advice.plan.sample if advice.plan else None, manual=advice.manual,
         saved_by_fifty=where.saved_by(loop.FIFTY), reason=advice.reason,
@@ -83,17 +79,29 @@ def _advise(goal: Goal, run: Run, ranks: Any, representative: list[list[int]]) -
 
 
 def _round_before(run: Run) -> Round | None:
-    rounds = Round.objects.filter(run__dataset=run.dataset_id, run__number__lt=run.number)
-    return rounds.select_related("run__version").defer("run__version__state").order_by("-run__number").first()
+    rounds = _ended(Round.objects.filter(run__dataset=run.dataset_id, run__number__lt=run.number))
+    light = rounds.select_related("run__version").defer(*(f"run__{name}" for name in HEAVY))
+    return light.order_by("-run__number").first()
+
+
+def _ended(rounds: QuerySet[Round]) -> QuerySet[Round]:
+    """Those that people went by: their runs labeled everything."""
+    return rounds.filter(run__finished_at__isnull=False, run__problem=None)
 
 
 def _standing(dataset: Dataset, run: Run, before: Round | None) -> set[int]:
-    """Items answered in a random sample that no round would have taken from the pool since."""
-    drawn = SampleItem.objects.filter(sample__dataset=dataset, sample__purpose__in=RANDOM)
+    """Items answered in a random sample that no round would have taken from the pool since.
+
+    What was drawn but not answered there, because the sample was discarded, stands for nothing: whoever answers it
+    later may have chosen it.
+    """
+    answered = Decision.objects.filter(dataset=dataset, sample__purpose__in=RANDOM).exclude(
+        outcome=Outcome.UNDO
+    )
     if before is None:
-        return set(drawn.values_list("item", flat=True))
+        return set(answered.values_list("item", flat=True))
     ended = Q(sample__closed_at__gt=before.at) | Q(sample__superseded_at__gt=before.at)
-    fresh = set(drawn.filter(ended).values_list("item", flat=True))
+    fresh = set(answered.filter(ended).values_list("item", flat=True))
     cut = _cut(before, run.version)
     if cut is None:
         return fresh | {item for item, _ in before.representative}
@@ -104,18 +112,18 @@ def _standing(dataset: Dataset, run: Run, before: Round | None) -> set[int]:
 
 def _cut(before: Round, version: LabelerVersion) -> int | None:
     """The rank of the least sure item that people left of an earlier round, had they gone strictly worst first."""
+    scored = Prediction.objects.filter(run=before.run_id)
     since = Decision.objects.current().filter(
         dataset=version.dataset_id,
         pk__gt=before.run.version.decisions,
         pk__lte=version.decisions,
         sample=None,
+        item__in=scored.values("item"),  # not one answered before that, and corrected since
     )
     taken = since.count()
     if not taken:
         return None
-    ranks = (
-        Prediction.objects.filter(run=before.run_id).order_by("rank", "item").values_list("rank", flat=True)
-    )
+    ranks = scored.order_by("rank", "item").values_list("rank", flat=True)
     return next(iter(ranks[taken : taken + 1]), None)
 
 
@@ -129,7 +137,9 @@ def _answered(
     number = {label: n for n, label in enumerate(labels)}
     known = {pk: number[label] for pk, label in given if label in number}
     known |= {pk: number[label] for pk, label in version.examples if label in number}
-    items = sorted(known)
+    items = sorted(
+        known.keys() & set(ids)
+    )  # an answer to a copy, or to what nobody need label, teaches nothing
     if len(items) < 2:
         raise ValueError("There is nothing to learn from yet: answer at least two items.")
     answers = loop.Answers(
@@ -155,9 +165,21 @@ def _votes(dataset: Dataset, ids: list[int], labels: list[int]) -> VoteTable | N
     return VoteTable(classes, confidences) if found else None
 
 
+def latest(goal: Goal) -> Round | None:
+    """The newest round whose run labeled everything, without what only the next one needs."""
+    return _ended(goal.rounds.defer("representative")).order_by("-number").first()
+
+
+def newest_run(goal: Goal) -> Run | None:
+    """The run of the round that was started last, whatever became of it; with its ``round`` where it has one."""
+    runs = Run.objects.filter(dataset=goal.dataset_id, version__method=ROUND, version__settings__goal=goal.pk)
+    runs = runs.select_related("version", "round").defer(*HEAVY, "round__representative")
+    return runs.order_by("-number").first()
+
+
 @dataclass(frozen=True)
 class Lesson:
-    """How many of the answers are in that the next round waits for."""
+    """How many of the answers are in that the next round waits for; ``number`` is that of the latest round."""
 
     number: int
     done: int
@@ -166,15 +188,33 @@ class Lesson:
 
 def lesson(goal: Goal) -> Lesson | None:
     """The batch that people answer now; None when no round asks for one."""
-    latest = goal.rounds.select_related("run__version").defer("run__version__state").last()
-    if latest is None or latest.step != "go on":
+    drawn = calibrations.last_drawn(goal)
+    last = newest_run(goal)
+    return None if drawn is not None and is_newer(drawn, last) else lesson_after(goal, last)
+
+
+def is_newer(sample: Sample, last: Run | None) -> bool:
+    """Whether a sample was drawn from what the newest round said, or from a run after it: no round knows it yet."""
+    return last is None or sample.run.number >= last.number
+
+
+def lesson_after(goal: Goal, last: Run | None) -> Lesson | None:
+    """The batch that people answer since the newest round was started.
+
+    A round that failed or was cancelled is not tried again before there are new answers.
+    """
+    if last is None:
         return None
-    return Lesson(latest.number, min(answered_since(latest), latest.batch), latest.batch)
+    ended = last.round if last.state == "finished" else latest(goal)
+    if ended is None:
+        return Lesson(1, answered_since(last), planner.LEAST_BATCH)
+    if ended.step == "nothing to gain":
+        return None
+    batch = ended.batch or planner.batch_size(ended.items, ended.labelled)
+    return Lesson(ended.number, min(answered_since(last), batch), batch)
 
 
-def answered_since(latest: Round) -> int:
-    """Count the items answered since a round learned, samples included."""
-    since = Decision.objects.current().filter(
-        dataset=latest.run.dataset_id, pk__gt=latest.run.version.decisions
-    )
-    return since.exclude(outcome=Outcome.UNDO).count()
+def answered_since(run: Run) -> int:
+    """Count the items answered since a run was started, samples included."""
+    since = Decision.objects.current().filter(dataset=run.dataset_id, pk__gt=run.version.decisions)
+    return since.count()

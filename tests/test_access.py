@@ -25,6 +25,7 @@ from django.utils import timezone
 from datasets.access import AUDIENCES, NEEDS
 from datasets.models import (
     AuditEvent,
+    Backtest,
     Dataset,
     Item,
     Label,
@@ -49,7 +50,8 @@ SIGN_IN = "/signin/?next="
 RULES = {
     "everybody": "light signin signin_link welcome signout healthz styleguide",
     "signed_in": "home account",
-    "creators": "datasets:new datasets:sample datasets:draft datasets:preview",
+    "creators": "datasets:new datasets:sample datasets:draft datasets:preview datasets:backtests datasets:backtest"
+    " datasets:backtest_progress datasets:backtest_delete datasets:backtest_json",
     "read": "reviews:overview reviews:progress reviews:item reviews:guide",
     "review": "reviews:review reviews:next reviews:undo reviews:decide reviews:remark reviews:renew reviews:spot"
     " reviews:sample",
@@ -139,6 +141,9 @@ class World:
         if address.name.startswith("reviews:certificate") and not things.certificates.exists():
             told: dict[str, Any] = {"evidence": {"alpha": 0.05}, "by": self.people["manager of all"]}
             Certificate.objects.create(dataset=things, sample=sample, statement="A promise.", **told)
+        if "backtest_id" in address.names_of_arguments:
+            person = self.people["manager of all" if things == self.dataset else "stranger"]
+            known["backtest_id"] = Backtest.objects.create(user=person, file_name="a.csv", result={}).pk
         if "draft_id" in address.names_of_arguments:
             known["draft_id"] = self.draft(things).pk
         unknown = set(address.names_of_arguments) - set(known)
@@ -286,7 +291,7 @@ def test_a_thing_of_another_dataset_is_not_there(world: World, address: Address)
     if "number" in things:
         assert foreign != world.url(address)
     for method in ("GET", "POST"):
-        response = ask(world.client("manager of all" if "draft_id" in things else "owner"), method, foreign)
+        response = ask(world.client("owner" if "dataset_id" in address.names_of_arguments else "manager of all"), method, foreign)
         assert response.status_code in (404, 405), f"{method} {foreign}"
 
 

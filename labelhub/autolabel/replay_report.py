@@ -84,7 +84,11 @@ def report(result: Mapping[str, Any], asked: Asked) -> Report:
 def share(part: float) -> str:
     """Return a share in [0, 1] as a percentage, with one decimal unless it is whole."""
     percent = 100 * part
-    return f"{percent:.{0 if abs(percent - round(percent)) < 1e-9 else 1}f}{SPACE}%"
+    return f"{percent:.0f}{SPACE}%" if abs(percent - round(percent)) < 1e-9 else _cell(part)
+
+
+def _cell(part: float) -> str:
+    return f"{100 * part:.1f}{SPACE}%"  # below each other, all with their decimal
 
 
 def _sentence(plays: Sequence[Play], held: Sequence[Play], asked: Asked) -> str:
@@ -115,13 +119,13 @@ def _sentence(plays: Sequence[Play], held: Sequence[Play], asked: Asked) -> str:
 def _row(row: Mapping[str, Any], items: int) -> tuple[str, Figure, Figure, Figure]:
     accepted = round(row["auto_accept_rate"] * items)
     accuracy = (
-        Figure("unknown") if row["accuracy"] is None else Figure(share(row["accuracy"]), f"n = {accepted:,}")
+        Figure("unknown") if row["accuracy"] is None else Figure(_cell(row["accuracy"]), f"n = {accepted:,}")
     )
     return (
         f"≥ {row['threshold']:.2f}",
-        Figure(share(row["auto_accept_rate"]), f"{accepted:,} of {items:,}"),
+        Figure(_cell(row["auto_accept_rate"]), f"{accepted:,} of {items:,}"),
         accuracy,
-        Figure(share(row["manual_work"]), f"{items - accepted:,} items"),
+        Figure(_cell(row["manual_work"]), f"{items - accepted:,} items"),
     )
 
 

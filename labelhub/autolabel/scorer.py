@@ -231,7 +231,7 @@ def _largest(values: Floats, k: int) -> Ints:
     """
     size = values.shape[1] // _GROUP
     if size < 2 * k:
-        return np.argpartition(values, -k, axis=1)[:, -k:]
+        return np.argpartition(-values, k - 1, axis=1)[:, :k]
     even = size * _GROUP
     tops = values[:, :even].reshape(-1, _GROUP, size).max(axis=1)
     groups = np.argpartition(tops, -k, axis=1)[:, -k:]

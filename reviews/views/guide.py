@@ -54,8 +54,13 @@ def choose(request: Request, dataset: Dataset) -> HttpResponse:
 @needs("manage")
 def leave(request: Request, dataset: Dataset) -> HttpResponse:
     """Go by hand again; nothing that people answered is lost."""
-    if thresholds.leave_goal(dataset, request.user):
-        messages.success(request, "The threshold goes by hand again. Every answer and sample is kept.")
+    try:
+        left = path.leave(dataset, request.user)
+    except thresholds.SampleIsOpen as error:
+        messages.error(request, str(error))
+    else:
+        if left:
+            messages.success(request, "The threshold goes by hand again. Every answer and sample is kept.")
     return redirect("reviews:guide", dataset.pk)
 
 
@@ -63,19 +68,14 @@ def leave(request: Request, dataset: Dataset) -> HttpResponse:
 @needs("manage")
 def calibrate(request: Request, dataset: Dataset) -> HttpResponse:
     """Freeze labels and order, and draw the sample that proves a threshold."""
-    goal = path.active_goal(dataset)
-    if goal is None:
-        messages.info(request, "Choose a promise first.")
-        return redirect("reviews:guide", dataset.pk)
     try:
-        if dataset.runs.active().exists():
-            raise tasks.RunIsActive(dataset.runs.active().first())
-        sample = calibrations.draw(goal, request.user)
+        sample = path.prove(dataset, request.user)
     except REFUSED as error:
         messages.error(request, str(error))
         return redirect("reviews:guide", dataset.pk)
     messages.success(
-        request, f"{sample.size:,} of {sample.pool:,} items are drawn. Labels, order and test are frozen."
+        request,
+        f"The sample is drawn: {sample.size:,} of {sample.pool:,} items. Labels, order and test are frozen.",
     )
     return redirect("reviews:sample", dataset.pk, sample.pk)
 
@@ -93,12 +93,12 @@ def _context(dataset: Dataset, form: GoalForm | None = None) -> dict[str, Any]:
     return context | {
         "place": here,
         "promise": place.promise(goal),
-        "rounds": list(goal.rounds.order_by("-number")[:50]),
+        "rounds": list(goal.rounds.defer("representative").order_by("-number")[:50]),
         "attempts": [
             (sample, calibrations.result(sample) if sample.closed_at else None)
             for sample in dataset.samples.filter(purpose=Purpose.CALIBRATION, drawn_at__gte=goal.at)
         ],
-        "options": place.options(goal) if here.stuck else [],
+        "options": place.options(goal, here) if here.stuck else [],
         "done": slices.progress(here.run) if here.act == "wait" and here.run else None,
         "asks_again": here.act == "wait",
     }

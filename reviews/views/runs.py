@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from django.contrib import messages
+from django.contrib.auth.models import User
 from django.db.models import Count
 from django.http import HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
@@ -14,7 +15,7 @@ from django.utils import timezone
 from django.views.decorators.http import require_POST, require_safe
 
 from datasets import slices
-from datasets.access import Request, allows, needs
+from datasets.access import Request, allows, may_create, needs
 from datasets.labeling import ROUND
 from datasets.models import Dataset, Item, Label, Prediction, Run
 from datasets.tasks import queue_answers, workers_alive
@@ -32,7 +33,7 @@ GIVE_UP = (learning.CannotLearn, tasks.RunIsActive, thresholds.SampleIsOpen)
 @needs("read")
 def overview(request: Request, dataset: Dataset) -> HttpResponse:
     """What a dataset is made of, what machines did with it, and what is next."""
-    return render(request, "reviews/overview.html", _overview(dataset))
+    return render(request, "reviews/overview.html", _overview(dataset, request.user))
 
 
 @require_safe
@@ -59,7 +60,7 @@ def start(request: Request, dataset: Dataset) -> HttpResponse:
     except tasks.RunIsActive as error:
         messages.info(request, str(error))
     except GIVE_UP as error:
-        context = _overview(dataset) | {"method": method, "budget": typed, "start_error": str(error)}
+        context = _overview(dataset, request.user) | {"method": method, "budget": typed, "start_error": str(error)}
         return render(request, "reviews/overview.html", context, status=422)
     return redirect("reviews:overview", dataset.pk)
 
@@ -121,7 +122,7 @@ def _change(request: Request, dataset: Dataset, number: int, act: str) -> HttpRe
     return redirect("reviews:overview", dataset.pk)
 
 
-def _overview(dataset: Dataset) -> dict[str, Any]:
+def _overview(dataset: Dataset, user: User) -> dict[str, Any]:
     role = dataset.role
     manages, watches = allows(role, "manage"), allows(role, "watch")
     context = _progress(dataset) | {"tab": "overview", "manages": manages, "watches": watches}
@@ -151,6 +152,7 @@ def _overview(dataset: Dataset) -> dict[str, Any]:
             "known": learning.count_known(dataset),
             "consequences": consequences.of_new_run(dataset) if latest is not None else None,
             "goal": path.active_goal(dataset),
+            "replayable": context["states"].given and may_create(user),
         }
     return context
 

@@ -10,10 +10,10 @@ from django.utils import timezone
 
 from datasets.models import Dataset, Item, Label, LabelerVersion, Prediction, Run, RunVotes
 from datasets.slices import write_tally
-from labelhub.autolabel import buckets
+from labelhub.autolabel import buckets, certify
 from labelhub.autolabel.rank import ACCEPT_NOTHING, to_rank
 from reviews import decisions, metrics, queue, samples, thresholds
-from reviews.models import Sample
+from reviews.models import Purpose, Sample
 from tests.reviews.scenario import Recount, Story, count_statements
 
 pytestmark = pytest.mark.django_db
@@ -33,9 +33,33 @@ def answer_all(dataset: Dataset, sample: Sample, person: User, wrong: int = 0) -
     assert samples.close_when_answered(sample)
 
 
+def draw_calibration(dataset: Dataset, person: User, size: int = 20) -> Sample:
+    """A sample of everything that is open, as the way to a goal draws it."""
+    now = thresholds.in_force(dataset)
+    assert now is not None
+
+    def terms(pool: int) -> samples.Plan:
+        attempt, alpha = samples.next_attempt(dataset)
+        return samples.Plan(pool, min(size, pool), attempt, alpha, 3, 1, 0.1, 0.2)
+
+    return samples.draw(now, Purpose.CALIBRATION, thresholds.accepted(now, 0), terms, person)
+
+
+class BothSamples(Story):
+    """A history whose samples are now spot checks, now calibrations."""
+
+    def _draw(self) -> None:
+        if self.dice.random() < 0.5:
+            return super()._draw()
+        try:
+            draw_calibration(self.dataset, self.people[0])
+        except (samples.NothingToDraw, thresholds.SampleIsOpen):
+            pass
+
+
 @pytest.mark.parametrize("seed", range(16))
 def test_states_and_rows_equal_a_recount_of_any_history(seed: int) -> None:
-    story = Story(seed)
+    story = Story(seed) if seed % 2 else BothSamples(seed)
     for _ in range(3):
         story.act(25)
         recount = Recount(story)
@@ -56,6 +80,7 @@ def test_states_and_rows_equal_a_recount_of_any_history(seed: int) -> None:
                 recount.state(i) not in ("given", "excluded", "copies") for i in recount.items
             )
             check_accuracy(row.accuracy, row.sample, recount, row.rank)
+            check_bound(row, recount)
         assert rows == metrics.table(story.dataset, recount.threshold, [*RANKS, ODD], plain, count.distinct)
         for low, high in zip(RANKS, RANKS[1:], strict=False):
             found, drawn = known.accuracy(low, high)
@@ -65,6 +90,21 @@ def test_states_and_rows_equal_a_recount_of_any_history(seed: int) -> None:
                 found, drawn = known.accuracy(to_rank(0.8), label=label.pk)
                 sample = drawn.sample if drawn else None
                 check_accuracy(found, sample, recount, to_rank(0.8), ACCEPT_NOTHING, label.pk)
+
+
+def check_bound(row: metrics.Row, recount: Recount) -> None:
+    """The one-sided bound is the lower end of an interval at twice the alpha."""
+    if row.accuracy is None or row.accuracy.census:
+        assert row.at_least is None
+        return
+    found = recount.evidence(row.rank)
+    assert found is not None
+    again = buckets.accuracy(
+        found["outside"], found["outside_wrong"], found["items"] - found["outside"], found["checked"],
+        found["wrong"], 2 * recount.dataset.alpha, found["later"], found["later_wrong"],
+    )  # fmt: skip
+    assert again is not None and row.at_least == pytest.approx(again.low, abs=1e-12)
+    assert row.accuracy.low <= row.at_least <= row.accuracy.value
 
 
 def check_accuracy(
@@ -165,6 +205,59 @@ def test_a_spot_check_says_nothing_below_its_own_threshold(make_world) -> None:
     answer_all(world.dataset, sample, world.people["second"])
     assert metrics.row(world.dataset, world.threshold, to_rank(0.9)).accuracy is not None
     assert metrics.row(world.dataset, world.threshold, to_rank(0.7)).accuracy is None
+
+
+def test_a_calibration_sample_speaks_for_every_threshold(make_world) -> None:
+    world = make_world([0.99, 0.9, 0.7, 0.3] * 50)
+    decisions.remark(world.items[0], world.people["reviewer"], "ask")  # not accepted, hence not in the pool
+    decisions.decide(world.items[1], world.people["reviewer"], "label", world.labels[1])
+    sample = draw_calibration(world.dataset, world.people["manager"], 80)
+    assert sample.pool == 198
+    answer_all(world.dataset, sample, world.people["second"], wrong=2)
+    report = metrics.report(world.dataset, world.threshold, typed=0)
+    assert all(row.sample == sample and row.at_least is not None for row in report.rows)
+    everything = report.typed.accuracy
+    assert everything is not None
+    assert (everything.items, everything.n, everything.sampled) == (199, 81, 80)
+    upper = certify.remaining_upper(198, 80, 2, 0.05)
+    assert report.typed.at_least == pytest.approx(1 - (2 + upper) / 199)
+    assert all(bucket.sampled for bucket in report.buckets)
+
+
+def test_a_threshold_that_its_sample_proved_is_marked_and_not_called_chosen(make_world) -> None:
+    world = make_world([0.99, 0.9, 0.7, 0.3] * 50)
+    sample = draw_calibration(world.dataset, world.people["manager"], 80)
+    answer_all(world.dataset, sample, world.people["second"])
+    proven = thresholds.move(world.dataset, to_rank(0.7), None, sample=sample)
+    row = metrics.row(world.dataset, proven, proven.rank)
+    assert row.by_target and not row.chosen_here
+    assert not metrics.row(world.dataset, proven, to_rank(0.9)).by_target
+    by_hand = thresholds.move(world.dataset, to_rank(0.3), world.people["manager"])
+    row = metrics.row(world.dataset, by_hand, by_hand.rank)
+    assert row.chosen_here and not row.by_target
+
+
+def test_how_large_a_fresh_check_would_have_to_be(make_world) -> None:
+    world = make_world([0.9] * 900, target_error=0.05)
+    assert metrics.report(world.dataset, world.threshold).fresh is None  # no errors to go by
+    sample = samples.draw_spot_check(world.dataset, world.threshold, world.people["manager"])
+    answer_all(world.dataset, sample, world.people["second"], wrong=2)
+    fresh = metrics.report(world.dataset, world.threshold).fresh
+    assert fresh is not None
+    assert (fresh.checked, fresh.wrong, fresh.attempt) == (sample.size, 2, 2)
+    assert fresh.alpha == certify.attempt_alpha(0.05, 2)
+    left = 900 - sample.size
+    budget = certify.tolerated(left, 0.05)
+
+    def proves(n: int) -> bool:
+        return -(-n * 2 // sample.size) <= certify.most_errors_allowed(left, budget, n, fresh.alpha)
+
+    assert fresh.size is not None and proves(fresh.size)
+    assert not any(proves(n) for n in range(1, fresh.size))
+    strict = Dataset.objects.get(pk=world.dataset.pk)
+    strict.target_error = 0.01
+    nothing = metrics.report(strict, world.threshold).fresh
+    assert nothing is not None and nothing.size is None
 
 
 def test_work_counts_samples_and_needs_twenty_times(make_world) -> None:

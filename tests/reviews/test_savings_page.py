@@ -10,7 +10,8 @@ import pytest
 from datasets.models import Dataset, Label, Membership
 from labelhub.autolabel.rank import ACCEPT_NOTHING, to_rank
 from reviews import decisions, metrics, samples, thresholds
-from tests.reviews.test_metrics import answer_all
+from tests.reviews.scenario import count_statements
+from tests.reviews.test_metrics import answer_all, draw_calibration
 
 pytestmark = pytest.mark.django_db
 
@@ -200,12 +201,106 @@ def test_the_page_has_no_inline_script_or_style(make_world, client) -> None:
 
 def test_the_charts_have_their_figures_in_words(make_world, client) -> None:
     page = get(client, checked_world(make_world)).content.decode()
-    assert page.count('<svg class="chart"') == 2
+    assert len(re.findall('<svg class="chart [^>]*role="img"', page)) == 3
     assert re.search(
         r"<title>0\.9: [\d,]+ of [\d,]+ accepted, [\d.]+ % right, interval .* n = \d+</title>", page
     )
+    assert re.search(r"<title>From 0\.9: said 9\d %, right \d+ %, n = \d+</title>", page)
     numbers = re.findall(r'\sd="([^"]+)"', page)
     assert numbers and not any("nan" in path.lower() or "inf" in path.lower() for path in numbers)
+
+
+def test_every_row_says_what_its_sample_proves_and_the_table_that_rows_do_not_hold_together(
+    make_world, client
+) -> None:
+    world = checked_world(make_world)
+    page = get(client, world)
+    html = page.content.decode()
+    table = html.split('id="thresholds"')[1].split("</section>")[0]
+    rows = page.context["report"].rows
+    proven = [f"at least {100 * row.at_least:.1f}" for row in rows if row.at_least is not None]
+    assert len(proven) == 3 and re.findall(r"at least [\d.]+", table) == proven
+    assert table.count("right, 95\N{NO-BREAK SPACE}% sure") == 3
+    assert html.count("Not simultaneous:") == 1 and "Not simultaneous:" in table
+    assert "check afresh</span>" not in table
+    thresholds.move(world.dataset, to_rank(0.95), world.people["manager"])
+    table = get(client, world).content.decode().split('id="thresholds"')[1].split("</table>")[0]
+    current = table.split('aria-current="true"')[1].split("</tr>")[0]
+    assert table.count("chosen on this sample: check afresh") == 1
+    assert "chosen on this sample: check afresh" in current
+
+
+def test_the_preview_says_how_large_a_fresh_check_would_have_to_be(make_world, client) -> None:
+    world = checked_world(make_world)
+    client.force_login(world.people["viewer"])
+    url = f"/d/{world.dataset.pk}/savings/preview"
+    page = client.get(url, {"t": "0.9"}, headers={"HX-Request": "true"})
+    fresh = page.context["fresh"]
+    assert fresh.size and f"{fresh.size} new answers" in page.content.decode()
+    assert "at least" in page.content.decode()
+    Dataset.objects.filter(pk=world.dataset.pk).update(target_error=0.001)
+    page = client.get(url, {"t": "0.9"}, headers={"HX-Request": "true"}).content.decode()
+    assert "no check could" in page and "wrong: raise the threshold" in page
+
+
+def test_the_ledger_adds_up_as_it_is_read(make_world, client) -> None:
+    world = checked_world(make_world, hourly_rate_usd=29.99)
+    page = get(client, world).content.decode()
+    ledger = page.split('id="ledger"')[1].split("</table>")[0]
+    bodies = [
+        [
+            [
+                re.sub(r"<[^>]+>|[$,h\s]", "", cell) or "0"
+                for cell in re.findall(r"<td[^>]*>(.*?)</td>", row, re.S)
+            ]
+            for row in re.findall(r"<tr.*?</tr>", body, re.S)
+        ]
+        for body in re.findall(r"<tbody.*?</tbody>", ledger, re.S)
+    ]
+    lines, (total, by_hand, saved) = bodies[0], bodies[1]
+    for column in range(4):
+        values = [float(line[column].replace("–", "0")) for line in lines]
+        assert round(sum(values), 2) == float(total[column])
+        if column:
+            assert round(float(by_hand[column]) - float(total[column]), 2) == float(saved[column])
+    assert "Language model" in ledger and "none was used" in ledger
+
+
+def test_the_contents_lead_to_the_sections_and_the_answer_comes_first(make_world, client) -> None:
+    page = get(client, checked_world(make_world)).content.decode()
+    places = re.findall(r'href="#([\w-]+)"', page.split('class="toc"')[1].split("</nav>")[0])
+    assert len(places) == 6
+    found = [page.index(f'id="{place}"') for place in places]
+    assert found == sorted(found)
+    answer = page.index("The machine labels <strong>")
+    assert answer < page.index('class="tiles"') < page.index('class="toc"') < found[0]
+    assert "predicted, not proven" in page
+
+
+def test_the_page_asks_no_more_statements_than_before(make_world, client) -> None:
+    world = checked_world(make_world)
+    client.force_login(world.people["manager"])
+    count = count_statements(lambda: client.get(f"/d/{world.dataset.pk}/savings/"))
+    assert count <= 40  # 36 of them before it told of promises and of work by purpose
+
+
+def test_a_threshold_proven_by_target_points_to_the_certificate(make_world, client) -> None:
+    world = make_world([0.99, 0.9] * 60)
+    sample = draw_calibration(world.dataset, world.people["manager"], 60)
+    answer_all(world.dataset, sample, world.people["second"])
+    thresholds.move(world.dataset, to_rank(0.9), None, sample=sample)
+    page = get(client, world).content.decode()
+    assert "A random sample proved the threshold" in page
+    current = page.split('id="thresholds"')[1].split('aria-current="true"')[1].split("</tr>")[0]
+    assert "the certificate counts" in current and "at least" not in current
+
+
+def test_a_dataset_that_accepts_nothing_says_who_labels(make_world, client) -> None:
+    world = make_world([0.9] * 80)
+    thresholds.move(world.dataset, ACCEPT_NOTHING, world.people["manager"])
+    page = get(client, world).content.decode()
+    assert "Nothing is accepted unseen yet, so people label all 80 items." in page
+    assert "no sample could prove this" in page
 
 
 def test_enter_shows_the_typed_value_and_steps_nowhere(make_world, client) -> None:

@@ -11,7 +11,7 @@ from reviews import tasks
 class Command(BaseCommand):
     """`sweep`: workers do this every ten seconds by themselves."""
 
-    help = "Ask workers again for every run and file that nobody works on."
+    help = "Ask workers again for every run, file and replay that nobody works on."
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Name the arguments."""

@@ -42,9 +42,12 @@ class Command(BaseCommand):
             self.stdout.write(json.dumps({"agrees": not told, "differences": told}))
         elif not differences:
             found = certificate["evidence"]
+            shown = f"{found['errors']:,} of {found['allowed_errors']:,} errors allowed"
+            if found["promise"] == "dataset":
+                shown = f"{found['errors']:,} errors with the threshold that they prove"
             self.stdout.write(
                 f"Everything agrees: {found['rows']:,} certified rows, the pool of {found['pool']:,}, "
-                f"the draw of {found['size']:,}, and {found['errors']:,} of {found['allowed_errors']:,} errors allowed."
+                f"the draw of {found['size']:,}, and {shown}."
             )
         else:
             self.stdout.writelines(f"{one.sentence}\n" for one in differences)
