@@ -25,7 +25,9 @@ from labelhub.autolabel.playing import Known
 from labelhub.autolabel.scorer import TextFeatures
 
 DATA = Path(__file__).parent.parent / "tests" / "data"
-FEW_DRAWS = {"stance": 5}  # where most first samples prove nothing: after each of them the loop learns on anew
+FEW_DRAWS = {
+    "stance": 5
+}  # where most first samples prove nothing: after each of them the loop learns on anew
 # name: file, given labels, runs, floor, keep equal texts, goal in % of the items
 CASES: dict[str, tuple[str, str, int, float | None, bool, float | None]] = {
     "sms_spam": ("sms_spam.csv", "", 8, 0.90, False, 8.0),

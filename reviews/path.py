@@ -17,7 +17,7 @@ from datasets.models import Dataset, Run, record
 from labelhub.autolabel import loop, planner
 from labelhub.autolabel.rank import ACCEPT_NOTHING
 from reviews import calibrations, learning, rounds, samples, tasks, thresholds, verdicts
-from reviews.models import Decision, Goal, Purpose, Sample, Threshold, Verdict
+from reviews.models import Decision, Goal, Purpose, Sample, Threshold
 from reviews.validity import void_since
 
 if TYPE_CHECKING:
@@ -226,8 +226,6 @@ def why_lost(proof: Sample) -> str:
     gone = void_since(proof)
     if gone:
         return gone
-    if Verdict.objects.filter(sample=proof, approved=False).exists():
-        return "A manager rejected it."
     checks = Sample.objects.filter(dataset=proof.dataset_id, purpose=Purpose.SPOT_CHECK, pk__gt=proof.pk)
     last = checks.filter(closed_at__isnull=False).select_related("verdict").order_by("-pk").first()
     if last is None:

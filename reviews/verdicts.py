@@ -180,8 +180,10 @@ def _check_whole(sample: Sample, found: dict[str, Any]) -> None:
 def reject(sample: Sample, by: User, reason: str = "") -> Verdict:
     """Turn the checked labels down; the manager then raises the threshold or reviews more.
 
-    Raises: CannotApprove while the sample is open or after another verdict.
+    Raises: CannotApprove while the sample is open, after another verdict, and for a calibration sample.
     """
+    if sample.purpose == Purpose.CALIBRATION:
+        raise CannotApprove("This sample proves a threshold or it does not; there is nothing to reject.")
     if sample.closed_at is None:
         raise CannotApprove("This sample is not finished. Discard it instead.")
     with transaction.atomic():

@@ -60,7 +60,11 @@ def start(request: Request, dataset: Dataset) -> HttpResponse:
     except tasks.RunIsActive as error:
         messages.info(request, str(error))
     except GIVE_UP as error:
-        context = _overview(dataset, request.user) | {"method": method, "budget": typed, "start_error": str(error)}
+        context = _overview(dataset, request.user) | {
+            "method": method,
+            "budget": typed,
+            "start_error": str(error),
+        }
         return render(request, "reviews/overview.html", context, status=422)
     return redirect("reviews:overview", dataset.pk)
 
@@ -141,7 +145,9 @@ def _overview(dataset: Dataset, user: User) -> dict[str, Any]:
     }
     if watches:
         runs = dataset.runs.select_related("version", "requested_by").defer("version__state")
-        titles = {one.name: one.title for one in learning.methods(dataset)} | {ROUND: "Round of the guided path"}
+        titles = {one.name: one.title for one in learning.methods(dataset)} | {
+            ROUND: "Round of the guided path"
+        }
         context["runs"] = [(run, titles.get(run.version.method, "")) for run in runs.order_by("-number")[:20]]
     if manages:
         context |= {

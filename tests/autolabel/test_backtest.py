@@ -201,7 +201,9 @@ class TestLoop:
     def test_a_second_attempt_uses_a_fresh_sample_and_its_own_alpha(self, media_bias):
         people = People(media_bias, 0.0, 0)
         course, promise = Course(media_bias, people, seeds_of(0)), Promise(target_error=0.1, floor_error=0.07)
-        twice = [o for o in (replay(course, promise, seeds_of(draw)) for draw in range(100)) if o.attempts == 2]
+        twice = [
+            o for o in (replay(course, promise, seeds_of(draw)) for draw in range(100)) if o.attempts == 2
+        ]
         assert twice
         for outcome in twice:
             if len(outcome.accepted):

@@ -9,7 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from labelhub.autolabel import features as text_features
+from labelhub.autolabel import scorer
 from labelhub.autolabel.calibration import calibrate
+from labelhub.autolabel.features import longest
 from labelhub.autolabel.scorer import TextFeatures, VoteTable, fit_scorer
 
 DATA = Path(__file__).parent.parent / "data"
@@ -140,6 +143,96 @@ class TestScorer:
         started = time.process_time()
         fit_scorer(features, np.arange(200), gold[:200], 2)
         assert time.process_time() - started < 10
+
+
+@pytest.fixture(scope="class")
+def many(sms):
+    """Features of more texts than are learned from: 1,500 instead of more than 50,000."""
+    features, gold = sms
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(text_features, "FITTED", 500)
+        patch.setattr(text_features, "_BLOCK", 64)
+        patch.setattr(text_features, "_DIRECTIONS", 50)
+        yield TextFeatures.of(features.texts), gold, patch
+
+
+class TestManyTexts:
+    def test_it_learns_as_well_from_a_part_of_the_texts(self, many, sms):
+        features, gold, _ = many
+        scores = fit_scorer(features, np.arange(300), gold[:300], 2)
+        right = scores.classes[300:] == gold[300:]
+        assert right.mean() > 0.93
+        assert concordance(scores.x[300:], right) > 0.85
+        assert scores.right.mean() == pytest.approx(
+            fit_scorer(sms[0], np.arange(300), gold[:300], 2).right.mean(), abs=0.03
+        )
+
+    def test_blocks_change_no_score(self, many):
+        features, gold, patch = many
+        known = np.arange(0, 1500, 7)
+        random = np.random.default_rng(0)
+        table = VoteTable(random.integers(-1, 2, (1500, 3)), random.random((1500, 3)))
+        for votes in (None, table):
+            small = fit_scorer(features, known, gold[known], 2, votes)
+            with patch.context() as whole:
+                whole.setattr(text_features, "_BLOCK", 10_000)
+                large = fit_scorer(features, known, gold[known], 2, votes)
+            assert np.array_equal(small.oof_x, large.oof_x)
+            assert np.abs(small.x - large.x).max() < 1e-4
+            assert np.array_equal(small.classes, large.classes)
+
+    def test_words_and_directions_come_from_the_sample_alone(self, many, sms):
+        features, _, _ = many
+        texts = list(features.texts)
+        sample = np.sort(np.random.default_rng(0).permutation(1500)[:500]).tolist()
+        apart = TextFeatures.of([texts[i] for i in sample])
+        assert features.word.shape[1] == apart.word.shape[1] < sms[0].word.shape[1]
+        assert features.meaning.dtype == features.latent.dtype == np.float16
+        assert features.latent[sample] == pytest.approx(apart.latent, abs=0.02)
+        assert features.meaning[sample] == pytest.approx(apart.meaning, abs=1e-3)
+        for name in ("word", "char"):
+            both = abs(features.see(name, np.array(sample)) - apart.see(name, slice(0, 500)))
+            assert both.max() < 1e-6
+
+    def test_the_same_seed_gives_the_same_features(self, many):
+        features, _, _ = many
+        one, two = features.to_arrays(), TextFeatures.of(features.texts).to_arrays()
+        assert all(np.array_equal(one[name], two[name]) for name in one)
+        other = TextFeatures.of(features.texts, seed=1)
+        assert not np.array_equal(one["latent"], other.latent)
+
+    def test_together_they_are_read_no_further_than_memory_allows(self, many, sms):
+        features, _, patch = many
+        with patch.context() as tight:
+            tight.setattr(text_features, "MOST_READ", 30_000)
+            short = TextFeatures.of(features.texts)
+        assert 0.2 < len(short.char.counts) / len(features.char.counts) < 0.5
+
+    @given(st.lists(st.integers(0, 30), min_size=1, max_size=30), st.integers(0, 500))
+    def test_the_cut_is_the_longest_that_fits(self, lengths, most):
+        texts = ["x" * length for length in lengths]
+        cut = longest(texts, most)
+        assert sum(min(length, cut) for length in lengths) <= most or sum(lengths) <= most
+        if sum(lengths) > most:
+            assert sum(min(length, cut + 1) for length in lengths) > most
+
+    def test_a_feature_may_occur_more_often_than_a_byte_can_count(self):
+        features = TextFeatures.of(["no no", "ha " * 300, "ha no"])
+        assert features.char.counts.max() >= 300
+        seen = features.see("word", slice(0, 3))
+        assert abs(seen.multiply(seen).sum(axis=1) - 1).max() < 1e-5
+
+    def test_rows_are_the_same_in_any_selection(self, sms):
+        view = sms[0].word
+        rows = np.array([7, 3, 3, 1499, 0])
+        assert abs(view[rows] - view[0:1500][rows]).max() == 0
+        assert abs(view[100:160] - view[np.arange(100, 160)]).max() == 0
+
+    @pytest.mark.parametrize("width", [8, 20, 255, 256, 300, 4001])
+    def test_the_nearest_are_found_in_rows_of_any_length(self, width):
+        values = np.random.default_rng(width).random((40, width)).astype(np.float32)
+        found = np.sort(scorer._largest(values, 8), axis=1)
+        assert np.array_equal(found, np.sort(np.argsort(values, axis=1)[:, -8:], axis=1))
 
 
 class TestCalibrate:

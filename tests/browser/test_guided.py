@@ -16,7 +16,7 @@ import pytest
 from tests.browser.conftest import ROOT, Site
 from tests.browser.driving import answer_by_key, keys_of, plain, read, upload, write
 
-ROWS = int(os.environ.get("LABELHUB_GUIDED_ROWS", "600"))  # all 5,574 take minutes; benchmarks run them
+ROWS = int(os.environ.get("GUIDED_ROWS", "600"))  # all 5,574 take minutes; benchmarks run them
 MOST_STEPS = 5000
 
 

@@ -224,6 +224,8 @@ def test_nothing_is_certified_that_a_sample_did_not_prove_or_that_moved_since(wo
     review(world)
     proven = validity.proven_threshold(sample)
     assert verdicts.summary(sample).proven and proven.rank > 0
+    with pytest.raises(verdicts.CannotApprove, match="nothing to reject"):
+        verdicts.reject(sample, boss)
     thresholds.move(world.dataset, proven.rank - 1, boss)
     with pytest.raises(verdicts.CannotApprove, match="lowered .* fresh sample"):
         verdicts.approve(sample, boss)

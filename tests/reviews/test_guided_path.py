@@ -99,7 +99,7 @@ def messages300(manager: Client, tmp_path: Path) -> Reviewer:
     texts, gold = sms(300)
     rows = ['"' + text.replace('"', '""') + '"' for text in texts]
     dataset = import_rows(tmp_path, rows, labels=[{"name": "ham"}, {"name": "spam"}])
-    return Reviewer(manager, dataset, {text: kind for text, kind in zip(texts, gold, strict=True)})
+    return Reviewer(manager, dataset, dict(zip(texts, gold, strict=True)))
 
 
 def replayed(reviewer: Reviewer, goal: Goal) -> tuple[Course, Outcome, list[int]]:
@@ -135,7 +135,9 @@ def test_every_step_is_the_backtests(messages300: Reviewer) -> None:
         now = course.round(number)
         assert now is not None
         assert [pk for pk, _ in one.run.version.examples] == [ids[row] for row in now.answers.rows]
-        stands = [[ids[now.answers.rows[i]], int(now.learned.sure[i])] for i in np.flatnonzero(now.answers.stands)]
+        stands = [
+            [ids[now.answers.rows[i]], int(now.learned.sure[i])] for i in np.flatnonzero(now.answers.stands)
+        ]
         assert one.representative == stands
         said = {p.item_id: (p.rank, p.label.name) for p in one.run.predictions.select_related("label")}
         names = ["ham", "spam"]
@@ -151,6 +153,8 @@ def test_every_step_is_the_backtests(messages300: Reviewer) -> None:
     assert samples.count(sample).errors == outcome.errors_found
     latest = thresholds.in_force(dataset)
     assert latest is not None
-    accepted = set() if latest.accepts_nothing else set(thresholds.accepted(latest).values_list("item", flat=True))
+    accepted = (
+        set() if latest.accepts_nothing else set(thresholds.accepted(latest).values_list("item", flat=True))
+    )
     assert accepted == {ids[row] for row in outcome.accepted}
     assert len(accepted) > 100

@@ -226,7 +226,7 @@ def test_a_calibration_sample_speaks_for_every_threshold(make_world) -> None:
 
 def test_a_threshold_that_its_sample_proved_is_marked_and_not_called_chosen(make_world) -> None:
     world = make_world([0.99, 0.9, 0.7, 0.3] * 50)
-    sample = draw_calibration(world.dataset, world.people["manager"], 80)
+    sample = draw_calibration(world.dataset, world.people["manager"], 30)
     answer_all(world.dataset, sample, world.people["second"])
     proven = thresholds.move(world.dataset, to_rank(0.7), None, sample=sample)
     row = metrics.row(world.dataset, proven, proven.rank)
@@ -238,7 +238,7 @@ def test_a_threshold_that_its_sample_proved_is_marked_and_not_called_chosen(make
 
 
 def test_how_large_a_fresh_check_would_have_to_be(make_world) -> None:
-    world = make_world([0.9] * 900, target_error=0.05)
+    world = make_world([0.9] * 400, target_error=0.05)
     assert metrics.report(world.dataset, world.threshold).fresh is None  # no errors to go by
     sample = samples.draw_spot_check(world.dataset, world.threshold, world.people["manager"])
     answer_all(world.dataset, sample, world.people["second"], wrong=2)
@@ -246,7 +246,7 @@ def test_how_large_a_fresh_check_would_have_to_be(make_world) -> None:
     assert fresh is not None
     assert (fresh.checked, fresh.wrong, fresh.attempt) == (sample.size, 2, 2)
     assert fresh.alpha == certify.attempt_alpha(0.05, 2)
-    left = 900 - sample.size
+    left = 400 - sample.size
     budget = certify.tolerated(left, 0.05)
 
     def proves(n: int) -> bool:
