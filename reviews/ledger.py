@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from datasets.models import Dataset, Run
+from datasets.models import Dataset
 from labelhub.autolabel.savings import IDLE_SECONDS, Savings, rounded_parts, savings, seconds_per_decision
 from reviews.evidence import Evidence
 from reviews.models import Decision, Outcome, Purpose, Sample, Threshold
@@ -13,6 +13,7 @@ from reviews.states import CURRENT, REVOKED, States, fetch_all
 
 LATEST_TIMES = 10_000  # answers that a median is taken from
 DONE = (Purpose.REVIEW, Purpose.TRAINING, Purpose.CALIBRATION, Purpose.SPOT_CHECK)
+MODEL_USD = 0.0  # no labeler of this version costs money
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ def work(
         hourly_rate: USD; the dataset's own if None.
     """
     rate = float(dataset.hourly_rate_usd) if hourly_rate is None else hourly_rate
-    times, model_usd = _blind_seconds(dataset), _spent(dataset)
+    times, model_usd = _blind_seconds(dataset), MODEL_USD
     parts = _parts(dataset, threshold, count, known)
     answers = sum(n for _, _, n, checks in parts if not checks)
     spot_check = sum(n for _, _, n, checks in parts if checks)
@@ -180,11 +181,3 @@ def _blind_seconds(dataset: Dataset) -> list[float]:
         for one in unaided.order_by("-pk").values_list("seconds", flat=True)[:LATEST_TIMES]
         if one is not None
     ]
-
-
-def _spent(dataset: Dataset) -> float:
-    """What language models have cost in all runs, in USD."""
-    money = next((field.name for field in Run._meta.concrete_fields if field.name.startswith("spent")), None)
-    if money is None:
-        return 0.0
-    return float(sum(dataset.runs.values_list(money, flat=True)))

@@ -174,6 +174,9 @@ def sample_size(errors: int, pool: int, budget: int, alpha: float, miss: float =
     most = pool - budget - 1  # beyond this the unchecked rest fits into the budget by itself
     if budget < 0 or errors > most:
         return None
+    if miss == 0.0:  # marked and drawn items are interchangeable in the tail: the size is found as a bound is
+        size = most_marked(errors, pool, budget + 1 + errors, alpha * (1 + ROUNDING)) + 1
+        return size if size <= most else None
 
     def too_small(checked: int) -> bool:
         return not _within(level(errors, pool, checked, budget, miss), alpha)

@@ -40,24 +40,24 @@ log = logging.getLogger(__name__)
 
 
 def load_or_make(
-    folder: Path, texts: Sequence[str], seed: int = 0, most_bytes: int = MOST_BYTES
+    folder: Path, texts: Sequence[str], seed: int = 0, most_bytes: int = MOST_BYTES, sentence: bool = False
 ) -> TextFeatures:
     """Return the features of a dataset, from the folder if they are there, else made and put there.
 
     Args:
         folder: made if it is missing; used for nothing else.
         texts: of the dataset, in order; at least 1.
-        seed: see ``TextFeatures.of``.
+        seed, sentence: see ``TextFeatures.of``.
         most_bytes: the folder's limit; see ``forget``. Larger features are not kept at all.
     Returns: the same features whether loaded or made. Loaded arrays are mapped from the file, read-only.
-    Raises: ValueError without texts.
+    Raises: as ``TextFeatures.of``, if they are not there.
     """
-    key = digest(texts, seed)
+    key = digest(texts, seed, sentence)
     path = folder / f"{key}{_SUFFIX}"
     found = _load(path, key, texts)
     if found is not None:
         return found
-    features = TextFeatures.of(texts, seed)
+    features = TextFeatures.of(texts, seed, sentence)
     arrays = features.to_arrays()
     header = _header(key, arrays)
     size = len(header) + sum(array.nbytes for array in arrays.values())
@@ -93,9 +93,9 @@ def forget(folder: Path, most_bytes: int) -> None:
             path.unlink(missing_ok=True)
 
 
-def digest(texts: Sequence[str], seed: int) -> str:
-    """Return SHA-256 over the texts, the seed and the version of the feature code, in hexadecimal."""
-    sha = hashlib.sha256(f"{VERSION} {seed} {len(texts)}".encode())
+def digest(texts: Sequence[str], seed: int, sentence: bool = False) -> str:
+    """Return SHA-256 over the texts, how they are seen, and the version of the code, in hexadecimal."""
+    sha = hashlib.sha256(f"{VERSION} {seed} {sentence} {len(texts)}".encode())
     for start in range(0, len(texts), _TEXTS_AT_A_TIME):
         part = texts[start : start + _TEXTS_AT_A_TIME]
         sha.update(np.array([len(text) for text in part], np.int64).tobytes())  # where one ends

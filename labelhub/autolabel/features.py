@@ -21,6 +21,7 @@ from labelhub.autolabel.labelers.views import (
     Pieces,
     WordView,
     see_meaning,
+    see_sentences,
     unit_rows,
     weigh,
 )
@@ -107,6 +108,7 @@ class TextFeatures:
             texts, as is ``latent``.
         latent: shape (texts, up to 300), the main directions of word and char together (LSA), rows of
             length 1.
+        sentence: shape (texts, 512), one more view of a text as a whole, if it was asked for; otherwise None.
     """
 
     texts: Sequence[str]
@@ -114,28 +116,33 @@ class TextFeatures:
     char: Counts
     meaning: npt.NDArray[Any]
     latent: npt.NDArray[Any]
+    sentence: npt.NDArray[Any] | None = None
 
     @classmethod
-    def of(cls, texts: Sequence[str], seed: int = 0) -> TextFeatures:
+    def of(cls, texts: Sequence[str], seed: int = 0, sentence: bool = False) -> TextFeatures:
         """See all texts of a dataset; a few seconds for 10,000 short ones.
 
         Args:
             texts: at least 1.
             seed: starts the search for directions, and chooses the texts to learn from if there are more than
                 FITTED; the same seed gives the same features.
-        Raises: ValueError without texts.
+            sentence: add the view of an optional package, see ``views.see_sentences``: fewer answers are needed
+                where no other labels came with the texts, for a second or two per 1,000 texts.
+        Raises: ValueError without texts; FileNotFoundError when that package is not installed.
         """
         if not texts:
             raise ValueError("There are no texts to see.")
         if len(texts) > FITTED:
-            return cls._of_many(texts, seed)
+            return cls._of_many(texts, seed, sentence)
         pieces = Pieces(texts)
         (word, words), (char, chars) = _learn(pieces)
         latent, _ = _directions(weigh(words, word.idf), weigh(chars, char.idf), seed)
-        return cls(texts, _counted(words, word.idf), _counted(chars, char.idf), see_meaning(pieces), latent)
+        meaning = see_meaning(pieces)
+        whole = see_sentences(texts) if sentence else None
+        return cls(texts, _counted(words, word.idf), _counted(chars, char.idf), meaning, latent, whole)
 
     @classmethod
-    def _of_many(cls, texts: Sequence[str], seed: int) -> TextFeatures:
+    def _of_many(cls, texts: Sequence[str], seed: int, sentence: bool) -> TextFeatures:
         from scipy.sparse import hstack
 
         cut = longest(texts, MOST_READ)
@@ -144,19 +151,22 @@ class TextFeatures:
         _, axes = _directions(weigh(words, word.idf), weigh(chars, char.idf), seed)
         del words, chars
         grown_words, grown_chars = _Growing(word.idf), _Growing(char.idf)
-        meaning: Any = None
-        latent = np.empty((len(texts), axes.shape[1]), np.float16)
+        dense: dict[str, Any] = {}
         for block in blocks(len(texts)):
-            pieces = Pieces([text[:cut] for text in texts[block]])
+            part = [text[:cut] for text in texts[block]]
+            pieces = Pieces(part)
             words, chars = word.count(pieces), char.count(pieces)
             grown_words.add(words)
             grown_chars.add(chars)
-            seen = see_meaning(pieces)
-            if meaning is None:
-                meaning = np.empty((len(texts), seen.shape[1]), np.float16)
-            meaning[block] = seen
-            latent[block] = unit_rows(hstack([weigh(words, word.idf), weigh(chars, char.idf)]).tocsr() @ axes)
-        return cls(texts, grown_words.done(), grown_chars.done(), meaning, latent)
+            both = hstack([weigh(words, word.idf), weigh(chars, char.idf)]).tocsr()
+            seen = {"meaning": see_meaning(pieces), "latent": unit_rows(both @ axes)}
+            if sentence:
+                seen["sentence"] = see_sentences(part)
+            for name, rows in seen.items():
+                if name not in dense:
+                    dense[name] = np.empty((len(texts), rows.shape[1]), np.float16)
+                dense[name][block] = rows
+        return cls(texts, grown_words.done(), grown_chars.done(), **dense)
 
     def names(self, count: int) -> tuple[str, ...]:
         """Return the views that vote: with many classes the sparse ones cost much and add nothing."""
@@ -177,6 +187,8 @@ class TextFeatures:
     def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Return all but the texts as arrays, for ``from_arrays``; those of wide numbers first."""
         arrays = {"meaning": self.meaning, "latent": self.latent}
+        if self.sentence is not None:
+            arrays["sentence"] = self.sentence
         for name, view in (("word", self.word), ("char", self.char)):
             arrays |= {f"{name}.{part}": array for part, array in vars(view).items()}
         return dict(sorted(arrays.items(), key=lambda entry: -entry[1].itemsize))
@@ -188,7 +200,7 @@ class TextFeatures:
             Counts(*(arrays[f"{name}.{part}"] for part in ("counts", "features", "ends", "idf")))
             for name in ("word", "char")
         )
-        return cls(texts, word, char, arrays["meaning"], arrays["latent"])
+        return cls(texts, word, char, arrays["meaning"], arrays["latent"], arrays.get("sentence"))
 
 
 def blocks(texts: int) -> Iterator[slice]:

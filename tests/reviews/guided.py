@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterable
 
+import pytest
 from django.utils import timezone
 
 from datasets import slices
@@ -13,6 +15,13 @@ from labelhub.autolabel.rank import to_rank
 from reviews import decisions, path, samples, tasks, thresholds
 from reviews.models import Decision, Goal, Purpose, Round, Sample, Threshold
 from tests.reviews.conftest import World
+
+
+def fix_seeds(patch: pytest.MonkeyPatch) -> None:
+    """The same draws and folds every time."""
+    dice = random.Random(1)
+    patch.setattr(samples.secrets, "randbits", dice.getrandbits)
+    patch.setattr(tasks.secrets, "token_hex", lambda n: f"{dice.getrandbits(8 * n):0{2 * n}x}")
 
 
 def once_labeled(make_world: Callable[..., World]) -> World:
@@ -42,14 +51,14 @@ def say(
     now = thresholds.in_force(world.dataset)
     assert now is not None
     said = {p.item_id: p for p in Prediction.objects.filter(run=now.run)}
-    items, first, second = list(items), *world.labels[:2]
+    items, by_id, (first, second, *_) = list(items), {label.pk: label for label in world.labels}, world.labels
     Decision.objects.bulk_create(
         Decision(
             dataset=world.dataset, item=item, reviewer=world.people["reviewer"], outcome=outcome, run=now.run,
             purpose=sample.purpose if sample else Purpose.REVIEW, sample=sample, decided_at=timezone.now(),
             machine_label_id=said[item.pk].label_id, machine_rank=said[item.pk].rank,
             label=None if outcome != "label" else (second if said[item.pk].label_id == first.pk else first)
-            if n < wrong else Label.objects.get(pk=said[item.pk].label_id),
+            if n < wrong else by_id[said[item.pk].label_id],
         )
         for n, item in enumerate(items)
     )  # fmt: skip

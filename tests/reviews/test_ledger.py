@@ -100,7 +100,7 @@ def test_training_and_calibration_are_work_and_spot_checks_stand_beside_it(make_
 def test_what_language_models_cost_is_a_line_of_its_own(make_world, monkeypatch) -> None:
     world = make_world([0.9] * 30 + [0.5] * 30, hourly_rate_usd=30)
     assert metrics.report(world.dataset, world.threshold).work.model_usd == 0
-    monkeypatch.setattr(ledger, "_spent", lambda dataset: 1.25)
+    monkeypatch.setattr(ledger, "MODEL_USD", 1.25)
     for item in world.items[30:]:
         decisions.decide(item, world.people["reviewer"], "label", world.labels[0], seconds=6)
     found = metrics.report(world.dataset, world.threshold).work

