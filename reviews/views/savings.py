@@ -91,6 +91,7 @@ def threshold(request: Request, dataset: Dataset) -> HttpResponse:
             messages.error(request, problem)
             return back
         change = thresholds.preview(before, rank)
+        guided = dataset.goals.active().exists()
         after = thresholds.move(dataset, rank, request.user)
     except thresholds.SampleIsOpen as error:
         link = reverse("reviews:spot", args=[dataset.pk])
@@ -101,8 +102,11 @@ def threshold(request: Request, dataset: Dataset) -> HttpResponse:
         if rank < before.rank
         else f"{change.newly_flagged:,} items go back to review"
     )
+    left = ""
+    if guided and not dataset.goals.active().exists():
+        left = " It goes by hand from here on; the guided path is left."
     messages.success(
-        request, f"The threshold is {_words(after.rank)} now: {moved}. No answer of a person was changed."
+        request, f"The threshold is {_words(after.rank)} now: {moved}. No answer of a person was changed.{left}"
     )
     return back
 
@@ -133,6 +137,7 @@ def _control(
         "target": 1 - dataset.target_error,
         "sure": 1 - dataset.alpha,
         "manages": dataset.role in NEEDS["manage"],
+        "guided": dataset.goals.active().exists(),
         "open_sample": thresholds.open_sample(dataset),
         "undo_to": _words(before[1].rank)
         if len(before) == 2 and before[0].run_id == before[1].run_id
