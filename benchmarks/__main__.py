@@ -6,7 +6,7 @@ import importlib
 import json
 import sys
 
-BENCHMARKS = ("stated_confidence", "weak_model", "main_path", "certified_loop", "promises")
+BENCHMARKS = ("stated_confidence", "weak_model", "main_path", "certified_loop", "promises", "rounds")
 
 
 def main(names: list[str]) -> int:

@@ -171,8 +171,10 @@ class TextFeatures:
     def names(self, count: int) -> tuple[str, ...]:
         """Return the views that vote: with many classes the sparse ones cost much and add nothing."""
         if count > MANY_CLASSES:
-            return ("meaning", "latent", "joint")
-        return tuple(name for name in ("word", "char", "meaning", "latent") if getattr(self, name).shape[1])
+            names = ["meaning", "latent", "joint"]
+        else:
+            names = [name for name in ("word", "char", "meaning", "latent") if getattr(self, name).shape[1]]
+        return tuple(names if self.sentence is None else [*names, "sentence"])
 
     def see(self, name: str, rows: slice | Ints) -> Any:
         """Return some rows of a view, in single precision.

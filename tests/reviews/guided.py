@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from datasets import slices
 from datasets.labeling import ROUND, free_items
-from datasets.models import Item, Label, Prediction, Run
+from datasets.models import Item, Prediction, Run
 from labelhub.autolabel.rank import to_rank
 from reviews import decisions, path, samples, tasks, thresholds
 from reviews.models import Decision, Goal, Purpose, Round, Sample, Threshold
@@ -29,16 +29,16 @@ def once_labeled(make_world: Callable[..., World]) -> World:
     return make_world([i / 140 + 0.02 for i in range(120)])
 
 
-def with_seed(world: World) -> World:
+def with_seed(world: World, floor_error: float | None = 0.5) -> World:
     """A goal whose 60 random answers are in, and whose first round is under way."""
-    path.choose(world.dataset, 0.2, 0.5, world.people["manager"])
+    path.choose(world.dataset, 0.2, floor_error, world.people["manager"])
     finish(world)
     return world
 
 
-def with_proof_open(world: World) -> World:
+def with_proof_open(world: World, floor_error: float | None = 0.5) -> World:
     """A goal whose first calibration sample is open."""
-    with_seed(world)
+    with_seed(world, floor_error)
     work(world, "certify now")
     path.prove(world.dataset, world.people["manager"])
     return world
