@@ -106,7 +106,8 @@ def threshold(request: Request, dataset: Dataset) -> HttpResponse:
     if guided and not dataset.goals.active().exists():
         left = " It goes by hand from here on; the guided path is left."
     messages.success(
-        request, f"The threshold is {_words(after.rank)} now: {moved}. No answer of a person was changed.{left}"
+        request,
+        f"The threshold is {_words(after.rank)} now: {moved}. No answer of a person was changed.{left}",
     )
     return back
 

@@ -54,7 +54,7 @@ def fit(dataset: Dataset, target_error: float = 0.2) -> tuple[dict[int, tuple[st
 
 def test_it_learns_from_answers_and_votes_and_scores_every_open_first(tmp_path: Path, boss: User) -> None:
     rows = [f"{row.split(',')[0]},{('fruit', 'tool')[n % 2]},0.9" for n, row in enumerate(things(40))]
-    rows += rows[:2] + ["of unknown kind,odd,0.5"]
+    rows += ["of unknown kind,odd,0.5", *rows[:2]]
     columns = {"predicted": "predicted", "confidence": "confidence"}
     dataset = import_rows(tmp_path, rows, "text,predicted,confidence", **columns)
     firsts = list(Item.objects.filter(dataset=dataset, same_as=None).order_by("pk"))
