@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from django.contrib.auth.models import User
 
 FIRST_METHOD = "ensemble"  # labels everything once, so that there is something to draw from and to show
+UNIT = "\N{NO-BREAK SPACE}%"  # a figure and its sign stay on one line
 MOST_STEPS = 4  # that can follow each other without a person or a worker in between
 
 Step = Literal["conclude", "apply", "seed", "learn"]
@@ -50,7 +51,7 @@ def choose(dataset: Dataset, target_error: float, floor_error: float | None, by:
     Raises: CannotPromise, thresholds.SampleIsOpen, learning.CannotLearn, each with a sentence.
     """
     if not 0 < target_error <= 0.5:
-        raise CannotPromise("The target is a share of right labels from 50 % to below 100 %.")
+        raise CannotPromise(f"The target is a share of right labels from 50{UNIT} to below 100{UNIT}.")
     if floor_error is not None and not target_error <= floor_error < 1:
         raise CannotPromise(
             "The accepted labels cannot be promised to be better than the whole dataset: give a smaller share."
@@ -174,8 +175,7 @@ def due(goal: Goal) -> Step | None:
     if last is None:
         answered, wanted = seed(dataset)
         return "seed" if answered < wanted else "learn"
-    lesson = rounds.lesson_after(goal, last)
-    return "learn" if lesson is not None and lesson.done >= lesson.batch > 0 else None
+    return "learn" if rounds.is_due(goal, last) else None
 
 
 def _candidate(dataset: Dataset, now: Threshold, last: Run | None) -> Run | None:

@@ -9,10 +9,10 @@ from datasets.models import Run
 from labelhub.autolabel import certify, loop, planner
 from reviews import calibrations, path, queue, rounds, samples, thresholds
 from reviews.models import Certificate, Decision, Goal, Purpose, Remark, Round, Sample, Threshold
+from reviews.path import UNIT
 from reviews.states import states
 from reviews.validity import certificate_in_force
 
-UNIT = "\N{NO-BREAK SPACE}%"  # a figure and its sign stay on one line
 STEPS = (
     ("target", "Promise"),
     ("seed", "Random start"),
@@ -129,10 +129,9 @@ def _nobody_left(now: Threshold) -> Place | None:
     """Where no reviewer has anything left to do, although no threshold is proven; else None."""
     if queue.count_left(now):
         return None
-    asked, pending = _asked(now), states(now.dataset).pending
-    if asked:
+    if asked := _asked(now):
         return Place("rest", _waits_for_manager(asked), NOTHING, ONE_MORE, "review")
-    if pending:
+    if pending := states(now.dataset).pending:
         return Place("rest", _pending(pending), NOTHING, ONE_MORE, "overview")
     return Place(
         "rest", "People have labeled every item, so there is nothing left to prove.",
@@ -142,13 +141,12 @@ def _nobody_left(now: Threshold) -> Place | None:
 
 def _on_the_way(goal: Goal) -> Place:
     failed = calibrations.failed_attempts(goal)
-    why = calibrations.result(failed[-1]).sentence if failed else ""
     last = rounds.newest_run(goal)
     latest = last.round if last is not None and last.state == "finished" else rounds.latest(goal)
     if len(failed) >= loop.ATTEMPTS:
         return Place(
-            "prove", f"Nothing can be promised: {len(failed)} samples proved no threshold. {why}", NOTHING,
-            f"{ONE_MORE} No sample will be drawn for this goal again.", "review",
+            "prove", f"Nothing can be promised: {len(failed)} samples proved no threshold. {_why_nothing(failed)}",
+            NOTHING, f"{ONE_MORE} No sample will be drawn for this goal again.", "review",
             sample=failed[-1], stuck=True, forecast=latest,
         )  # fmt: skip
     lesson = rounds.lesson_after(goal, last)
@@ -170,11 +168,15 @@ def _on_the_way(goal: Goal) -> Place:
         again = " One sample proved nothing already: this is the last attempt." if failed else ""
         return Place("prove", _ready(latest) + again, NOTHING, _worth(latest), "draw", forecast=latest)
     done, batch = (lesson.done, lesson.batch) if lesson is not None else (0, latest.batch)
+    until = f"{done:,} of {_number(batch, 'answer', 'answers')} until the machine learns again"
     return Place(
-        "learn", f"{why} Round {latest.number}: {done:,} of {_number(batch, 'answer', 'answers')} until the machine "
-        "learns again, least certain items first.".lstrip(), NOTHING, _worth(latest), "review", done, batch,
-        forecast=latest,
+        "learn", f"{_why_nothing(failed)} Round {latest.number}: {until}, least certain items first.".lstrip(),
+        NOTHING, _worth(latest), "review", done, batch, forecast=latest,
     )  # fmt: skip
+
+
+def _why_nothing(failed: list[Sample]) -> str:
+    return calibrations.result(failed[-1]).sentence if failed else ""
 
 
 def _ready(latest: Round) -> str:
@@ -213,14 +215,11 @@ def _proven(goal: Goal, now: Threshold, sample: Sample) -> Place:
     if count.flagged:
         asked = _asked(now)
         below = count.flagged - asked
-        here = " ".join(
-            [f"{_number(below, 'item is', 'items are')} not accepted and must be seen by a person."]
-            * (below > 0)
-            + [_waits_for_manager(asked)] * (asked > 0)
-        )
+        parts = [f"{_number(below, 'item is', 'items are')} not accepted and must be seen by a person."]
+        parts = parts * (below > 0) + [_waits_for_manager(asked)] * (asked > 0)
         return Place(
-            "rest", here, held, f"The certificate waits for {_number(count.flagged, 'answer', 'answers')}.",
-            "review", sample=sample,
+            "rest", " ".join(parts), held,
+            f"The certificate waits for {_number(count.flagged, 'answer', 'answers')}.", "review", sample=sample,
         )  # fmt: skip
     if count.pending:
         return Place("rest", _pending(count.pending), held, ONE_MORE, "overview", sample=sample)

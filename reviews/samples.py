@@ -20,6 +20,7 @@ from datasets.models import AuditEvent, Dataset, Prediction, PredictionQuerySet,
 from labelhub.autolabel import certify, sampling
 from reviews.decisions import settle
 from reviews.models import (
+    Claim,
     Decision,
     Outcome,
     Purpose,
@@ -167,6 +168,8 @@ def draw(
             ((sample.pk, item, place, *frozen[item]) for place, item in enumerate(order, 1)),
         )
         settle(dataset.pk, order)
+        # Whoever has such an item on screen in another lane would keep it from this one for ten minutes.
+        Claim.objects.filter(dataset=dataset, item__in=sample.drawn.values("item")).delete()
         record(
             by, dataset, "sample drawn", sample=sample.pk, purpose=purpose, seed=sample.seed, size=sample.size
         )

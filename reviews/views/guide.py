@@ -14,7 +14,8 @@ from datasets.access import Request, allows, needs
 from datasets.models import Dataset
 from reviews import calibrations, consequences, learning, path, place, samples, tasks, thresholds
 from reviews.forms import GoalForm
-from reviews.models import Purpose
+from reviews.models import Purpose, Sample
+from reviews.validity import proven_threshold
 
 REFUSED = (
     path.CannotPromise,
@@ -95,13 +96,19 @@ def _context(dataset: Dataset, form: GoalForm | None = None) -> dict[str, Any]:
         "promise": place.promise(goal),
         "rounds": list(goal.rounds.defer("representative").order_by("-number")[:50]),
         "attempts": [
-            (sample, calibrations.result(sample) if sample.closed_at else None)
+            (sample, _told(sample) if sample.closed_at else None)
             for sample in dataset.samples.filter(purpose=Purpose.CALIBRATION, drawn_at__gte=goal.at)
         ],
         "options": place.options(goal, here) if here.stuck else [],
         "done": slices.progress(here.run) if here.act == "wait" and here.run else None,
         "asks_again": here.act == "wait",
     }
+
+
+def _told(closed: Sample) -> dict[str, Any]:
+    """What a closed calibration sample showed, for a line of a table."""
+    proven = proven_threshold(closed)
+    return {"seen": samples.count(closed), "rank": proven.rank if proven is not None else None}
 
 
 def _initial(dataset: Dataset) -> dict[str, Any]:

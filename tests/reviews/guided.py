@@ -11,8 +11,8 @@ from django.utils import timezone
 from datasets import slices
 from datasets.labeling import ROUND, free_items
 from datasets.models import Item, Prediction, Run
-from labelhub.autolabel.rank import to_rank
-from reviews import decisions, path, samples, tasks, thresholds
+from labelhub.autolabel.rank import ACCEPT_NOTHING, to_rank
+from reviews import calibrations, decisions, path, samples, tasks, thresholds
 from reviews.models import Decision, Goal, Purpose, Round, Sample, Threshold
 from tests.reviews.conftest import World
 
@@ -30,17 +30,20 @@ def once_labeled(make_world: Callable[..., World]) -> World:
 
 
 def with_seed(world: World, floor_error: float | None = 0.5) -> World:
-    """A goal whose 60 random answers are in, and whose first round is under way."""
-    path.choose(world.dataset, 0.2, floor_error, world.people["manager"])
-    finish(world)
+    """A goal whose 60 random answers are in, and whose first round is under way: as ``choose`` and ``advance`` do."""
+    goal = Goal.objects.create(dataset=world.dataset, target_error=0.2, floor_error=floor_error)
+    now = thresholds.move(world.dataset, ACCEPT_NOTHING, None)
+    samples.draw_to_teach(world.dataset, now, None, 60)
+    finish(world, advance=False)
+    path.learn_again(goal, None, rings=False)
     return world
 
 
 def with_proof_open(world: World, floor_error: float | None = 0.5) -> World:
     """A goal whose first calibration sample is open."""
-    with_seed(world, floor_error)
-    work(world, "certify now")
-    path.prove(world.dataset, world.people["manager"])
+    run = work(with_seed(world, floor_error), "certify now", advance=False)
+    thresholds.move(world.dataset, ACCEPT_NOTHING, None, run=run)
+    calibrations.draw(Goal.objects.get(), None)
     return world
 
 

@@ -61,11 +61,10 @@ def drawn(world: World) -> World:
 
 
 def test_from_the_choice_to_a_proven_threshold_nothing_is_accepted(world: World) -> None:
-    goal = path.choose(world.dataset, 0.2, 0.5, world.people["manager"])
+    path.choose(world.dataset, 0.2, 0.5, world.people["manager"])
     assert latest(world).accepts_nothing
     seed = thresholds.open_sample(world.dataset)
     assert seed is not None and (seed.purpose, seed.size) == (Purpose.TRAINING, 60)
-    assert path.due(goal) == "learn" or path.due(goal) == "seed"  # but nothing is done while a sample is open
     path.advance(world.dataset.pk)
     assert purposes(world) == ["training"]
     finish(world)
@@ -164,6 +163,32 @@ def test_the_seed_is_topped_up_by_what_a_lane_to_teach_has_brought(world: World)
     finish(world)
     assert world.dataset.runs.active().get().version.method == ROUND
     assert len(world.dataset.runs.active().get().version.examples) == 60
+
+
+def test_a_run_by_hand_from_the_lane_and_the_seed_of_the_goal_do_not_fight(world: World) -> None:
+    manager = world.people["manager"]
+    goal = path.choose(world.dataset, 0.2, 0.5, manager)
+    lane = thresholds.open_sample(world.dataset)
+    assert lane is not None
+    say(world, [one.item for one in lane.drawn.select_related("item")[:25]], lane)
+    by_hand = learning.learn(world.dataset, "weak_model", manager, rings=False)  # ends the lane (E18)
+    path.advance(world.dataset.pk)
+    assert purposes(world) == ["training"]
+    by_hand.slices.update(done_at=timezone.now())
+    slices.finish(by_hand)
+    path.advance(world.dataset.pk)
+    more = thresholds.open_sample(world.dataset)
+    assert more is not None and more.size == 35 and latest(world).run_id == world.run.pk
+    assert path.seed(world.dataset) == (25, 60) and path.active_goal(world.dataset) == goal
+
+
+def test_a_round_that_ends_after_its_goal_was_left_changes_nothing(taught: World) -> None:
+    before = latest(taught)
+    assert path.leave(taught.dataset, taught.people["manager"])
+    work(taught)
+    assert latest(taught) == before
+    path.choose(taught.dataset, 0.1, None, taught.people["manager"])
+    assert taught.dataset.runs.active().get().version.settings["goal"] == Goal.objects.active().get().pk
 
 
 def test_an_ordinary_answer_costs_at_most_six_statements_more_and_one_without_a_goal(taught: World) -> None:

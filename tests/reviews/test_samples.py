@@ -111,6 +111,16 @@ def test_nothing_accepted_is_said_and_not_drawn(make_world):
         draw(world)
 
 
+def test_an_item_on_somebodys_screen_is_asked_in_the_sample_all_the_same(make_world):
+    world = make_world([0.9] * 40, threshold="0.95")
+    held = queue.claim_next(world.dataset, world.people["second"], "b", world.threshold)
+    assert held is not None
+    sample = samples.draw_to_teach(world.dataset, world.threshold, world.people["manager"])
+    assert sample.size == 40
+    answer_all(world, sample)
+    assert sample.closed_at is not None
+
+
 def test_items_are_asked_in_the_order_of_the_draw_and_a_skipped_one_comes_last(make_world):
     world = make_world([0.9] * 30)
     sample = draw(world)
