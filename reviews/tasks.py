@@ -23,7 +23,7 @@ from datasets.tasks import enqueue, is_enqueued, shall_finish, sweep_files
 from labelhub.autolabel.types import LabelerUnavailable
 from reviews import rounds, samples, thresholds
 from reviews.decisions import settle
-from reviews.models import Decision
+from reviews.models import Decision, Goal, Sample
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -193,6 +193,15 @@ def _end(run: Run) -> None:
                 log.info("run %s drew nothing to teach: %s", run.pk, reason)
 
 
+def _waiting_goals() -> list[int]:
+    """Datasets with a goal, labeled once, on which neither a round nor a sample has begun."""
+    run = Run.objects.active().filter(dataset=OuterRef("dataset"))
+    sample = Sample.objects.filter(dataset=OuterRef("dataset"), drawn_at__gte=OuterRef("at"))
+    done = Run.objects.filter(dataset=OuterRef("dataset"), finished_at__isnull=False, problem=None)
+    goals = Goal.objects.active().filter(~Exists(run), ~Exists(sample), Exists(done), rounds=None)
+    return list(goals.values_list("dataset", flat=True))
+
+
 def _advance_soon(dataset_id: int) -> None:
     if not is_enqueued(f"advance-{dataset_id}"):
         enqueue("reviews.path.advance", dataset_id, name=f"advance-{dataset_id}")
@@ -244,4 +253,6 @@ def sweep() -> int:
     ended = Run.objects.filter(finished_at__isnull=False, problem=None, thresholds=None, round__isnull=False)
     for dataset_id in set(ended.filter(round__goal__left_at=None).values_list("dataset", flat=True)):
         _advance_soon(dataset_id)  # a round that did not take force
+    for dataset_id in _waiting_goals():
+        _advance_soon(dataset_id)  # a first labeling whose end nobody heard of
     return n + sweep_files()

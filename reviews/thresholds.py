@@ -35,7 +35,7 @@ class Move:
 def in_force(dataset: Dataset) -> Threshold | None:
     """The latest threshold row names the run and the rank in force; nothing else does."""
     rows = Threshold.objects.filter(dataset=dataset).select_related("dataset", "run__version", "sample")
-    return rows.defer("run__version__state").order_by("-pk").first()
+    return rows.defer("run__version__state", "run__version__examples").order_by("-pk").first()
 
 
 def typed_rank(text: str) -> int:
@@ -121,7 +121,7 @@ def undo_move(dataset: Dataset, by: User) -> Threshold | None:
     latest = list(Threshold.objects.filter(dataset=dataset).order_by("-pk")[:2])
     if len(latest) < 2:
         return None
-    return move(dataset, latest[1].rank, by, run=latest[1].run)
+    return move(dataset, latest[1].rank, by, run=latest[1].run, sample=latest[1].sample)
 
 
 def check_no_sample(dataset: Dataset) -> None:
@@ -130,5 +130,6 @@ def check_no_sample(dataset: Dataset) -> None:
     if sample is not None:
         given = sample.decisions.answers().count()
         raise SampleIsOpen(
-            f"A sample of {sample.size} items is being answered: finish it, or discard its {given} answers."
+            f"A sample of {sample.size:,} item{'s' * (sample.size != 1)} is being answered: finish it, or discard its "
+            f"{given:,} answer{'s' * (given != 1)}."
         )

@@ -163,7 +163,8 @@ def _lane(request: Request, dataset: Dataset) -> Sample | None:
 
 def _page(request: Request, dataset: Dataset, claim: Any = None, error: str = "") -> dict[str, Any]:
     threshold = thresholds.in_force(dataset)
-    goal = path.active_goal(dataset)
+    by_target = threshold is not None and (threshold.accepts_nothing or threshold.sample_id is not None)
+    goal = path.active_goal(dataset) if by_target else None
     context: dict[str, Any] = {
         "dataset": dataset, "role": dataset.role, "tab": "review", "keys": KEYS, "error": error,
         "threshold": threshold, "goal": goal, "asked": dataset.role in ("owner", "manager") and queue.first_asked(dataset),

@@ -152,4 +152,6 @@ def discard(request: Request, dataset: Dataset) -> HttpResponse:
         messages.info(request, "There is no open sample.")
     else:
         messages.success(request, "The sample is discarded. Its answers are kept as decisions.")
+        if given_up.purpose == Purpose.CALIBRATION:
+            return redirect("reviews:guide", dataset.pk)
     return redirect("reviews:spot", dataset.pk)
