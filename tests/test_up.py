@@ -220,6 +220,9 @@ def test_a_killed_web_server_is_started_again(children, home):
 def test_work_goes_on_after_the_queue_was_killed_and_came_back_empty(children, home):
     with running(children, home) as up:
         up.works()
+        until(
+            lambda: len(one_below(up.process.pid, "manage.py worker")) == 2
+        )  # the fork of the last job is gone
         workers = one_below(up.process.pid, "manage.py worker")
         up.queue().enqueue("os.system", f"sleep 2; touch {home}/finished")
         until(lambda: busy(up))
@@ -227,7 +230,7 @@ def test_work_goes_on_after_the_queue_was_killed_and_came_back_empty(children, h
         os.kill(server, signal.SIGKILL)
         until((home / "finished").exists)  # the job under way ends well
         up.works(8)  # and the worker is back at its place
-        assert workers == one_below(up.process.pid, "manage.py worker")
+        until(lambda: workers == one_below(up.process.pid, "manage.py worker"))
         assert "The queue ended" in up.said
         assert "Traceback" not in up.said
 

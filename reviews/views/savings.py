@@ -138,7 +138,8 @@ def _control(
         "target": 1 - dataset.target_error,
         "sure": 1 - dataset.alpha,
         "manages": dataset.role in NEEDS["manage"],
-        "guided": dataset.goals.active().exists(),
+        "guided": (threshold.accepts_nothing or threshold.sample is not None)
+        and dataset.goals.active().exists(),
         "open_sample": thresholds.open_sample(dataset),
         "undo_to": _words(before[1].rank)
         if len(before) == 2 and before[0].run_id == before[1].run_id
