@@ -157,7 +157,7 @@ class TestTheLight:
         self, ada: User, client: Client, django_assert_max_num_queries: Any
     ) -> None:
         client.force_login(ada)
-        with django_assert_max_num_queries(6):  # with session, user and health check
+        with django_assert_max_num_queries(7):  # with session, user and health check
             client.get("/_light")
 
     def test_it_does_not_send_away_somebody_whose_session_ended(self, client: Client) -> None:

@@ -15,6 +15,7 @@ from tests.reviews.test_dataset_certificates import as_json, differences, draw, 
 pytestmark = pytest.mark.django_db
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(200, 204))
 def test_any_history_gives_a_file_that_proves_its_certificate(seed: int) -> None:
     """Random answers, changes, undos and questions before and after the draw; the certified rows are recounted."""

@@ -120,6 +120,7 @@ def replayed(reviewer: Reviewer, goal: Goal) -> tuple[Course, Outcome, list[int]
     return course, replay(course, promise, seeds), ids
 
 
+@pytest.mark.slow
 def test_every_step_is_the_backtests(messages300: Reviewer) -> None:
     reviewer, dataset = messages300, messages300.dataset
     chosen = reviewer.client.post(reverse("reviews:goal", args=[dataset.pk]), {"target": "90", "floor": "80"})
