@@ -33,6 +33,7 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 
 FITTED = 50_000
 MOST_READ = 200_000_000  # characters of all texts together, where there are more than FITTED texts
+MOST_LEARNED = 25_000_000  # characters to learn from then
 
 _MOST_FEATURES = 60_000  # of one view; their numbers fit in 16 bits
 _DIRECTIONS = 300  # of the latent view
@@ -135,30 +136,33 @@ class TextFeatures:
         if len(texts) > FITTED:
             return cls._of_many(texts, seed, sentence)
         pieces = Pieces(texts)
-        (word, words), (char, chars) = _learn(pieces)
-        latent, _ = _directions(weigh(words, word.idf), weigh(chars, char.idf), seed)
-        meaning = see_meaning(pieces)
+        words, chars = _learn(WordView, pieces)[1], _learn(CharacterView, pieces)[1]
+        latent, _ = _directions(words, chars, seed)
         whole = see_sentences(texts) if sentence else None
-        return cls(texts, _counted(words, word.idf), _counted(chars, char.idf), meaning, latent, whole)
+        return cls(texts, words, chars, see_meaning(pieces), latent, whole)
 
     @classmethod
     def _of_many(cls, texts: Sequence[str], seed: int, sentence: bool) -> TextFeatures:
         from scipy.sparse import hstack
 
+        numbers = np.sort(np.random.default_rng(seed).permutation(len(texts))[:FITTED]).tolist()
+        sample = [texts[i] for i in numbers]
+        cut = longest(sample, MOST_LEARNED)
+        pieces = Pieces([text[:cut] for text in sample])
+        word, words = _learn(WordView, pieces)
+        char, chars = _learn(CharacterView, pieces)
+        _, axes = _directions(words, chars, seed)
+        del words, chars  # the sample is looked at again, with the others
         cut = longest(texts, MOST_READ)
-        sample = np.sort(np.random.default_rng(seed).permutation(len(texts))[:FITTED]).tolist()
-        (word, words), (char, chars) = _learn(Pieces([texts[i][:cut] for i in sample]))
-        _, axes = _directions(weigh(words, word.idf), weigh(chars, char.idf), seed)
-        del words, chars
         grown_words, grown_chars = _Growing(word.idf), _Growing(char.idf)
         dense: dict[str, Any] = {}
         for block in blocks(len(texts)):
             part = [text[:cut] for text in texts[block]]
             pieces = Pieces(part)
-            words, chars = word.count(pieces), char.count(pieces)
-            grown_words.add(words)
-            grown_chars.add(chars)
-            both = hstack([weigh(words, word.idf), weigh(chars, char.idf)]).tocsr()
+            counted = word.count(pieces), char.count(pieces)
+            grown_words.add(counted[0])
+            grown_chars.add(counted[1])
+            both = hstack([weigh(counted[0], word.idf), weigh(counted[1], char.idf)]).tocsr()
             seen = {"meaning": see_meaning(pieces), "latent": unit_rows(both @ axes)}
             if sentence:
                 seen["sentence"] = see_sentences(part)
@@ -223,22 +227,22 @@ def longest(texts: Sequence[str], most: int) -> int:
     return int((most - before[whole]) // (len(texts) - whole))
 
 
-def _learn(pieces: Pieces) -> tuple[tuple[WordView, Any], tuple[CharacterView, Any]]:
-    return WordView.learn(pieces, _MOST_FEATURES, 2), CharacterView.learn(pieces, _MOST_FEATURES, 2)
+def _learn(kind: Any, pieces: Pieces) -> tuple[Any, Counts]:
+    """Choose the features of a sparse view; return the view and the block's counts, packed."""
+    view, counts = kind.learn(pieces, _MOST_FEATURES, 2)
+    packed = _Growing(view.idf)
+    packed.add(counts)
+    return view, packed.done()
 
 
-def _counted(counts: Any, idf: Floats) -> Counts:
-    growing = _Growing(idf)
-    growing.add(counts)
-    return growing.done()
-
-
-def _directions(word: Any, char: Any, seed: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+def _directions(
+    word: Counts, char: Counts, seed: int
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """Return the texts along the main directions, rows of length 1, and those directions as columns."""
     from scipy.sparse import hstack
     from sklearn.utils.extmath import randomized_svd
 
-    both = hstack([word, char]).tocsr().astype(np.float32)
+    both = hstack([word[:], char[:]]).tocsr()
     rank = min(_DIRECTIONS, min(both.shape) - 1)
     if rank < 1 or not both.nnz:
         return np.zeros((both.shape[0], 1), np.float32), np.zeros((both.shape[1], 1), np.float32)
