@@ -8,7 +8,7 @@ same again in a new process, as a worker would; then one ``fit_scorer`` with 10 
 
 The texts are made: the first words of one text and the last words of another with the same label, from
 tests/data/banking77.csv (77 labels) and sms_spam.csv (2 labels; there the word and character views vote too). So
-the speeds are real and the accuracies are not. --million adds 1,000,000 items: a quarter of an hour and 4 GB.
+the speeds are real and the accuracies are not. --million adds 1,000,000 items: ten minutes and 3 GB.
 """
 
 from __future__ import annotations

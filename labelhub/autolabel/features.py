@@ -32,7 +32,7 @@ Ints = npt.NDArray[np.int64]
 Arrays = Mapping[str, npt.NDArray[Any]]
 
 FITTED = 50_000
-MOST_READ = 200_000_000  # characters of all texts together, where there are more than FITTED texts
+MOST_READ = 150_000_000  # characters of all texts together, where there are more than FITTED texts
 MOST_LEARNED = 25_000_000  # characters to learn from then
 
 _MOST_FEATURES = 60_000  # of one view; their numbers fit in 16 bits

