@@ -352,7 +352,8 @@ def zipped(*names: str) -> bytes:
         (b"[" * 100_000, "nested too deeply"),
         (bytes(range(256)) * 20, "not text"),
     ],
-    ids=lambda value: "file" if isinstance(value, bytes) else None,  # archives hold the time: names would differ
+    # Archives hold the time, and a name that differs between two processes stops them all.
+    ids=lambda value: "file" if isinstance(value, bytes) else None,
 )
 def test_what_is_no_table_of_text_is_refused_by_name(file, content, words):
     path = file(content, "upload.csv")
