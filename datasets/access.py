@@ -7,7 +7,7 @@ lacks is refused with a sentence and written into the audit trail (403).
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, Concatenate
 from urllib.parse import urlencode, urlsplit
 
@@ -18,6 +18,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, resolve_url
 from django_htmx.middleware import HtmxDetails
 
+from datasets.model_settings import Report
 from datasets.models import Dataset, Membership, Role, record
 
 NEEDS: dict[str, frozenset[str]] = {
@@ -27,12 +28,14 @@ NEEDS: dict[str, frozenset[str]] = {
     "manage": frozenset({Role.OWNER, Role.MANAGER}),
     "own": frozenset({Role.OWNER}),
 }
-AUDIENCES = frozenset({"everybody", "signed_in", "creators"})
+AUDIENCES = frozenset({"everybody", "signed_in", "creators", "owners"})
 _REFUSALS = {
     "review": "Your role on this dataset lets you look, not answer. A manager can change that.",
     "watch": "Your role on this dataset is to review; figures are for managers and viewers.",
     "manage": "Only managers of this dataset can do that.",
     "own": "Only the owner of this dataset can do that.",
+    "creators": "Only managers of all datasets can upload a new one.",
+    "owners": "Only owners of all datasets can change what holds for the whole site.",
 }
 
 View = Callable[..., HttpResponse]
@@ -52,9 +55,18 @@ def allows(role: str | None, right: str) -> bool:
 
 def may_create(user: AbstractBaseUser | AnonymousUser) -> bool:
     """Whether a user may upload datasets: he owns or manages all of them."""
+    return _on_all(user, "manage")
+
+
+def owns_all(user: AbstractBaseUser | AnonymousUser) -> bool:
+    """Whether a user may change what holds for the whole site: he owns all datasets."""
+    return _on_all(user, "own")
+
+
+def _on_all(user: AbstractBaseUser | AnonymousUser, right: str) -> bool:
     if not user.is_authenticated:
         return False
-    return Membership.objects.filter(user_id=user.pk, dataset=None, role__in=NEEDS["manage"]).exists()
+    return Membership.objects.filter(user_id=user.pk, dataset=None, role__in=NEEDS[right]).exists()
 
 
 def check(user: AbstractBaseUser | AnonymousUser, dataset: Dataset, right: str, where: str) -> None:
@@ -76,6 +88,7 @@ def needs(right: str) -> Callable[[Callable[Concatenate[Any, Dataset, ...], Http
     def guard(view: Callable[Concatenate[Any, Dataset, ...], HttpResponse]) -> View:
         @wraps(view)
         def guarded(request: HttpRequest, dataset_id: int, *args: Any, **kwargs: Any) -> HttpResponse:
+            _prepare(request)
             if not request.user.is_authenticated:
                 return to_sign_in(request)
             dataset = get_object_or_404(Dataset.objects.visible_to(request.user), pk=dataset_id)
@@ -89,24 +102,32 @@ def needs(right: str) -> Callable[[Callable[Concatenate[Any, Dataset, ...], Http
 
 
 def open_to(audience: str) -> Callable[[View], View]:
-    """Guard a view without a dataset: open to everybody, to the signed_in, or to creators."""
+    """Guard a view without a dataset: open to everybody, to the signed_in, to creators, or to owners of all."""
     if audience not in AUDIENCES:
         raise ValueError(f"no audience is called {audience!r}")
+    among = {"creators": may_create, "owners": owns_all}
 
     def guard(view: View) -> View:
         @wraps(view)
         def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+            _prepare(request)
             if audience != "everybody" and not request.user.is_authenticated:
                 return to_sign_in(request)
-            if audience == "creators" and not may_create(request.user):
-                record(request.user, None, "refused", needs="creators", where=request.path)
-                raise PermissionDenied("Only managers of all datasets can upload a new one.")
+            if audience in among and not among[audience](request.user):
+                record(request.user, None, "refused", needs=audience, where=request.path)
+                raise PermissionDenied(_REFUSALS[audience])
             return view(request, *args, **kwargs)
 
         guarded.needs = audience  # type: ignore[attr-defined]
         return guarded
 
     return guard
+
+
+def _prepare(request: HttpRequest) -> None:
+    """Give the request what belongs to every page: the menu's question, and an error page without keys."""
+    request.owns_all = partial(owns_all, request.user)  # type: ignore[attr-defined]  # a page asks if it shows it
+    request.exception_reporter_class = Report
 
 
 def to_sign_in(request: HttpRequest) -> HttpResponse:

@@ -17,6 +17,7 @@ from django.db import transaction
 from django.db.models import QuerySet, Sum
 from numpy.typing import NDArray
 
+from datasets import questions
 from datasets.bulk import as_json, insert_rows
 from datasets.models import (
     ITEMS_IN_A_SLICE,
@@ -30,15 +31,18 @@ from datasets.models import (
 )
 from datasets.slices import close_slice
 from labelhub.autolabel import labelers
+from labelhub.autolabel.labelers.ensemble import agreed
 from labelhub.autolabel.labelers.state import read_state, write_state
 from labelhub.autolabel.rank import confidence_of, draw_ties, to_rank, to_ranks
-from labelhub.autolabel.types import ABSTENTION, Example, Labeler
+from labelhub.autolabel.types import ABSTENTION, Answer, Example, Labeler
 from labelhub.autolabel.types import Vote as AutoVote
 
 FAST_ABOVE = 100_000  # items; then the quick view alone decides where it is sure
 GUESS_BY = 2_000  # texts that sharpen guesses where nobody has labeled anything
 MOST_GIVEN = 50_000  # given labels to learn from; more make no better model, only a slower one
 ROUND = "round"  # the method of a version that scored all items at once on the way to a goal
+MODEL = "llm"  # the method of a version that goes by a language model alone
+SUSPICIOUS = "suspicious_text"  # the problem of an item that seems to tell the language model what to say
 VOTES_BELOW = to_rank(0.95)  # the votes behind surer predictions are not kept
 
 Settle = Callable[[int, Iterable[int]], None]
@@ -70,12 +74,9 @@ def fit(mine: Slice, items: QuerySet[Item]) -> bytes:
     Raises: ValueError or LabelerUnavailable with a sentence when the method cannot learn from them.
     """
     run, version = mine.run, mine.run.version
-    names = _names(version)
-    decided = {pk: names[label_id] for pk, label_id in version.examples if label_id in names}
-    shown = [(pk, Example(text, decided[pk])) for pk, text in _texts(decided)]
-    given = Item.objects.filter(dataset=version.dataset_id, given_label__in=names, same_as=None)
-    rows = given.order_by("text_hash").values_list("pk", "text", "given_label")  # in no order of the file
-    shown += [(pk, Example(text, names[label])) for pk, text, label in rows[:MOST_GIVEN] if pk not in decided]
+    if version.method == MODEL:
+        return b""  # it has learned what it knows elsewhere
+    shown = examples_of(version)
     return labelers.learn(
         version.method,
         _schema(version),
@@ -86,8 +87,31 @@ def fit(mine: Slice, items: QuerySet[Item]) -> bytes:
         },
         seed=int(run.seed, 16) % 2**32,
         texts=[] if shown else list(items.order_by("text_hash").values_list("text", flat=True)[:GUESS_BY]),
-        given_votes=_given_votes(version, [pk for pk, _ in shown]),
+        given_votes=_votes_on_examples(version, [pk for pk, _ in shown]),
     )
+
+
+def _votes_on_examples(version: LabelerVersion, ids: Sequence[int]) -> dict[str, list[AutoVote]] | None:
+    """The votes to learn from whom to believe; not the model's on texts whose labels it was shown."""
+    heard = hear(version, ids)
+    shown = set((version.settings.get("llm") or {}).get("shown") or [])
+    votes = {
+        source: {pk: vote for pk, vote in given.items() if pk not in shown}
+        for source, given in heard.votes.items()
+    }
+    return _given_votes(version, ids, Heard(votes))
+
+
+def examples_of(version: LabelerVersion) -> list[tuple[int, Example]]:
+    """The items that a version learns from, with what people decided or the file gave, in no order of the file."""
+    names = _names(version)
+    decided = {pk: names[label_id] for pk, label_id in version.examples if label_id in names}
+    shown = [(pk, Example(text, decided[pk])) for pk, text in _texts(decided)]
+    given = Item.objects.filter(dataset=version.dataset_id, given_label__in=names, same_as=None)
+    rows = given.order_by("text_hash").values_list("pk", "text", "given_label")
+    return shown + [
+        (pk, Example(text, names[label])) for pk, text, label in rows[:MOST_GIVEN] if pk not in decided
+    ]
 
 
 def _names(version: LabelerVersion) -> dict[int, str]:
@@ -107,20 +131,25 @@ def _texts(ids: Mapping[int, str]) -> Iterator[tuple[int, str]]:
 def label_slice(mine: Slice, items: QuerySet[Item]) -> list[Said]:
     """Label the items of a slice. Slow, so never inside a transaction."""
     version = mine.run.version
-    rows = list(_within(mine, items).values_list("pk", "text"))
+    rows = rows_of(mine, items)
     if not rows:
         return []
     if version.method == ROUND:
         return _look_up([pk for pk, _ in rows], *_scores(version.pk, version.at))
     ids = {name: label_id for label_id, name in _names(version).items()}
-    votes = _given_votes(version, [pk for pk, _ in rows])
+    items_here = [pk for pk, _ in rows]
+    heard = hear(version, items_here)
+    if version.method == MODEL:
+        return [_by_model(pk, heard, ids) for pk in items_here]
+    votes = _given_votes(version, items_here, heard)
     answers = _labeler(version.pk, version.at).label([text for _, text in rows], votes)
     said = []
     for (item_id, _), answer in zip(rows, answers, strict=True):
-        behind = {
-            labeler: [ids.get(vote.label) if vote.label else None, round(vote.score, 6), vote.evidence]
-            for labeler, vote in answer.votes.items()
-        }
+        behind = _behind(answer.votes, ids) | heard.set_aside.get(item_id, {})
+        if heard.problems.get(item_id) == SUSPICIOUS:
+            # Its words may have moved the other labelers too, so nobody's label stands unseen.
+            said.append(Said(item_id, None, 0.0, SUSPICIOUS, behind))
+            continue
         label_id = ids.get(answer.label) if answer.label is not None else None
         if label_id is None:
             said.append(Said(item_id, None, 0.0, answer.problem or "abstained", behind))
@@ -129,6 +158,64 @@ def label_slice(mine: Slice, items: QuerySet[Item]) -> list[Said]:
             sure = 0.0 if answer.guess and not version.guess else answer.confidence
             said.append(Said(item_id, label_id, sure, None, behind))
     return said
+
+
+def _behind(votes: Mapping[str, AutoVote], ids: Mapping[str, int]) -> dict[str, list[Any]]:
+    return {
+        labeler: [ids.get(vote.label) if vote.label else None, round(vote.score, 6), vote.evidence]
+        for labeler, vote in votes.items()
+    }
+
+
+def _by_model(item_id: int, heard: Heard, ids: Mapping[str, int]) -> Said:
+    """What a language model alone says about an item; its confidence is what it stated, over all wordings."""
+    problem = heard.problems.get(item_id)
+    votes = {source: given[item_id] for source, given in heard.votes.items() if item_id in given}
+    together = agreed(votes)
+    if problem or together.label is None:
+        return Said(item_id, None, 0.0, problem or "abstained", heard.set_aside.get(item_id, {}))
+    return Said(item_id, ids[together.label], together.score, None, _behind(votes, ids))
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What language models said about some items.
+
+    ``votes`` by source and item, those that count; ``problems`` why the first question brought no label that counts;
+    ``set_aside`` the votes that do not count, as they are shown.
+    """
+
+    votes: dict[str, dict[int, AutoVote]] = field(default_factory=dict)
+    problems: dict[int, str] = field(default_factory=dict)
+    set_aside: dict[int, dict[str, list[Any]]] = field(default_factory=dict)
+
+
+def hear(version: LabelerVersion, items: Sequence[int]) -> Heard:
+    """Collect what the models that a version goes by have said about items."""
+    asked, names, heard = questions.of_version(version), _names(version), Heard()
+    if questions.FIRST not in asked:
+        return heard
+    first = questions.answered(asked[questions.FIRST], items)
+    without: dict[int, Vote] = {}
+    if any(vote.suspect for vote in first.values()):
+        without = questions.answered(asked[questions.WITHOUT_ORDERS], items)
+    for pk in items:
+        vote = first.get(pk)
+        if vote is None or vote.label_id is None:
+            heard.problems[pk] = (vote.problem if vote else None) or "no_answer"
+        elif not questions.counts(vote, without.get(pk)):
+            heard.problems[pk] = SUSPICIOUS
+            heard.set_aside[pk] = {"llm_set_aside": [vote.label_id, round(vote.score, 6), vote.suspect]}
+    for source, question in asked.items():
+        if source == questions.WITHOUT_ORDERS:
+            continue
+        votes = first if source == questions.FIRST else questions.answered(question, items)
+        heard.votes[source] = {
+            pk: AutoVote(names[vote.label_id], vote.score, vote.evidence)
+            for pk, vote in votes.items()
+            if vote.label_id in names and heard.problems.get(pk) != SUSPICIOUS
+        }
+    return heard
 
 
 def pack_scores(items: Sequence[int], labels: Sequence[int], ranks: NDArray[np.int64]) -> bytes:
@@ -159,29 +246,47 @@ def set_aside(mine: Slice, items: QuerySet[Item]) -> list[Said]:
     return [Said(pk, None, 0.0, "worker_crash") for pk in _within(mine, items).values_list("pk", flat=True)]
 
 
+def rows_of(mine: Slice, items: QuerySet[Item]) -> list[tuple[int, str]]:
+    """The items of a slice, as (id, text)."""
+    return list(_within(mine, items).values_list("pk", "text"))
+
+
 def _within(mine: Slice, items: QuerySet[Item]) -> QuerySet[Item]:
     return items.filter(pk__range=(mine.first_id, mine.last_id)).order_by("pk")
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)  # of a run, and the cheap one that says which items are worth a question
 def _labeler(version_id: int, made_at: dt.datetime) -> Labeler:
     """The labeler of a version, built once in a process: a version never changes once slice 0 is done."""
     version = LabelerVersion.objects.get(pk=version_id)
     return labelers.build(version.method, _schema(version), bytes(version.state or b""))
 
 
-def _given_votes(version: LabelerVersion, ids: Sequence[int]) -> dict[str, list[AutoVote]] | None:
-    """The votes that came with the file for these items, one each, an abstention where there is none."""
+def answers_of(version: LabelerVersion, texts: Sequence[str], items: Sequence[int]) -> list[Answer]:
+    """What a fitted version says about texts, given the votes that came with the file."""
+    votes = _given_votes(version, items, Heard())
+    return _labeler(version.pk, version.at).label(texts, votes)
+
+
+def _given_votes(
+    version: LabelerVersion, ids: Sequence[int], heard: Heard
+) -> dict[str, list[AutoVote]] | None:
+    """The votes that came from elsewhere for these items, one each, an abstention where there is none."""
     if version.method not in ("imported", "ensemble"):
         return None
     names = _names(version)
+    given = {
+        source: [votes.get(pk, ABSTENTION) for pk in ids] for source, votes in heard.votes.items() if votes
+    }
     came: dict[int, AutoVote] = {}
     source = Vote.objects.filter(version__dataset=version.dataset_id, version__method="imported")
     for start in range(0, len(ids), ITEMS_IN_A_SLICE):
         for vote in source.filter(item__in=ids[start : start + ITEMS_IN_A_SLICE]):
             name = names.get(vote.label_id) if vote.label_id else None
             came[vote.item_id] = AutoVote(name, vote.score, vote.evidence) if name else ABSTENTION
-    return {"imported": [came.get(pk, ABSTENTION) for pk in ids]} if came else None
+    if came:
+        given["imported"] = [came.get(pk, ABSTENTION) for pk in ids]
+    return given or None
 
 
 def finish_fit(mine: Slice, version: LabelerVersion, state: bytes) -> None:

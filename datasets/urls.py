@@ -1,6 +1,6 @@
 from django.urls import path
 
-from datasets import backtest_views, views
+from datasets import backtest_views, model_views, views
 
 app_name = "datasets"
 
@@ -14,4 +14,6 @@ urlpatterns = [
     path("backtests/<uuid:backtest_id>/progress", backtest_views.progress, name="backtest_progress"),
     path("backtests/<uuid:backtest_id>/delete", backtest_views.delete, name="backtest_delete"),
     path("backtests/<uuid:backtest_id>/json", backtest_views.as_json, name="backtest_json"),
+    path("settings/model/", model_views.model, name="model"),
+    path("settings/model/forget", model_views.forget, name="model_forget"),
 ]

@@ -5,6 +5,7 @@ import re
 import time
 import traceback
 
+from django.apps import apps
 from django.conf import settings
 
 LONGEST_REASON = 200  # characters of an exception's own words: what follows may quote data
@@ -24,16 +25,25 @@ class OneLine(logging.Formatter):
         message = record.getMessage()
         if record.exc_info and record.exc_info[1] is not None:
             message = f"{message}: {_reason(record.exc_info[1])}"
-        if settings.ANTHROPIC_API_KEY:
-            message = message.replace(settings.ANTHROPIC_API_KEY, "[key]")
+        message = _without_keys(message)
         message = _ONE_TIME_LINK.sub(r"\1[link]", message)
         line = f"{self.formatTime(record)} {record.levelname} {record.name} {message}"
         return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), line)
 
 
+def _without_keys(text: str) -> str:
+    if apps.models_ready:
+        from datasets.model_settings import redact  # it knows those that are stored, too
+
+        return redact(text)
+    return text.replace(settings.ANTHROPIC_API_KEY, "[key]") if settings.ANTHROPIC_API_KEY else text
+
+
 def _reason(error: BaseException) -> str:
     """Say what went wrong and where; only the first line of its words, since databases quote rows below it."""
-    words = str(error).partition("\n")[0][:LONGEST_REASON]
+    words = _without_keys(str(error)).partition("\n")[0][
+        :LONGEST_REASON
+    ]  # a key that is cut is still half a key
     frames = traceback.extract_tb(error.__traceback__)
     where = " < ".join(f"{frame.filename}:{frame.lineno} {frame.name}" for frame in reversed(frames))
     cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)

@@ -273,5 +273,9 @@ LOGGING = {
         "django.server": {"handlers": [], "level": "INFO", "propagate": True},
         "rq": {"level": "WARNING"},
         "rq.worker": {"level": "WARNING"},
+        # Below this they write down requests, and with them texts of people.
+        "anthropic": {"level": "WARNING"},
+        "httpx2": {"level": "WARNING"},
+        "httpcore2": {"level": "WARNING"},
     },
 }

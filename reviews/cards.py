@@ -7,6 +7,7 @@ import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from datasets import questions
 from datasets.models import Dataset, Item, Label, Prediction, RunVotes, Vote
 from reviews.decisions import machine_says, open_draw
 from reviews.models import Claim, Decision, Outcome, Remark, Sample, Threshold
@@ -17,6 +18,15 @@ if TYPE_CHECKING:
 PROBLEMS = {
     "abstained": "no labeler had an opinion",
     "worker_crash": "labeling it failed three times",
+    "refused": "the language model refused to answer",
+    "truncated": "the language model's answer was cut off",
+    "too_long": "the text is too long for the language model",
+    "malformed": "the language model's answer could not be read",
+    "label_not_in_schema": "the language model answered with something that is no label",
+    "no_answer": "the language model gave no answer",
+    "llm_error": "the language model could not be reached",
+    "llm_rejected": "the language model's service rejected the request",
+    "suspicious_text": "the text seems to tell the labeler what to answer",
 }
 LABELERS = {
     "rules": "Rules",
@@ -24,6 +34,12 @@ LABELERS = {
     "imported": "Imported",
     "ensemble": "Ensemble",
     "llm": "LLM",
+    "llm_2": "LLM, asked again",
+    "llm_3": "LLM, asked a third time",
+    "llm_4": "LLM, asked a fourth time",
+    "llm_5": "LLM, asked a fifth time",
+    "llm_second": "Second LLM",
+    "llm_set_aside": "LLM, does not count",
 }
 
 
@@ -127,8 +143,13 @@ def _votes(item: Item, prediction: Prediction | None, labels: list[Label]) -> li
     kept = RunVotes.objects.filter(run=prediction.run_id, item=item).values_list("votes", flat=True).first()
     said = {name: (label, score, evidence) for name, (label, score, evidence) in (kept or {}).items()}
     if kept is None:  # accepted ones keep none; what came with the file is always there
-        for vote in Vote.objects.filter(version__dataset=item.dataset_id, item=item):
-            said["imported"] = (vote.label_id, vote.score, vote.evidence)
+        came = Vote.objects.filter(version__dataset=item.dataset_id, version__method="imported", item=item)
+        asked = {one.version_id: source for source, one in questions.of_version(prediction.run.version).items()}
+        heard = Vote.objects.filter(version__in=asked, item=item) if asked else Vote.objects.none()
+        for vote in [*came, *heard]:
+            source = asked.get(vote.version_id, "imported")
+            if source != questions.WITHOUT_ORDERS:
+                said[source] = (vote.label_id, vote.score, vote.evidence)
     return [
         CardVote(LABELERS.get(name, name), by_id.get(label), score, evidence)
         for name, (label, score, evidence) in said.items()

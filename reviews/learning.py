@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from django.conf import settings as site
 from django.db import connection, transaction
 from django.db.models import Max, Q
 
+from datasets import model_settings, money
+from datasets.labeling import MODEL
 from datasets.models import Dataset, Item, Label, LabelerVersion, Prediction, Run, Vote
-from labelhub.autolabel import labelers
+from labelhub.autolabel.labelers.llm import CallFailed
 from labelhub.autolabel.labelers.rules import check_rules, rules_in
 from labelhub.autolabel.rank import ACCEPT_NOTHING, to_rank
-from reviews import samples, tasks, thresholds
+from reviews import estimates, prompts, samples, tasks, thresholds
 from reviews.models import Decision, Outcome, Purpose, Threshold
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
 
-GUESSERS = ("weak_model", "ensemble")  # they label without any example, by the words of the labels
+ENSEMBLE = "ensemble"
+LEAST_BUDGET = Decimal("0.10")  # USD, where none is named
+SLACK = Decimal(
+    "1.2"
+)  # of the high estimate, where none is named: what is reserved is more than what is paid
+GUESSERS = ("weak_model", ENSEMBLE)  # they label without any example, by the words of the labels
 
 
 class CannotLearn(Exception):
@@ -72,19 +79,13 @@ def methods(dataset: Dataset) -> list[Method]:
         ),
         Method(
             "llm", "Language model", "Claude reads each text with the labels' definitions. Costs money.",
-            _llm_missing(),
+            model_settings.missing(),
         ),
         Method(
             "imported", "Labels of the file", "The predicted labels and confidences that came with the file.",
             "" if votes else "The file came without predicted labels.",
         ),
     ]  # fmt: skip
-
-
-def _llm_missing() -> str:
-    if "llm" not in labelers.METHODS:
-        return "This version of LabelHub has none yet."
-    return "" if site.ANTHROPIC_API_KEY else "Set ANTHROPIC_API_KEY and start LabelHub again."
 
 
 def rules_of(label: Label) -> list[str]:
@@ -115,8 +116,22 @@ def count_known(dataset: Dataset) -> int:
     return len(examples(dataset)) + Item.objects.filter(dataset=dataset, given_label__isnull=False).count()
 
 
+@dataclass(frozen=True)
+class Spend:
+    """How a run may ask the language model.
+
+    ``budget_usd``: the cap; None for what the estimate says it costs at most. ``batch``: hand in requests together, for
+    half the price and an answer within a day. ``renew``: choose other examples for the prompt, which makes all
+    answers there are of no use.
+    """
+
+    budget_usd: Decimal | None = None
+    batch: bool = False
+    renew: bool = False
+
+
 def learn(
-    dataset: Dataset, method: str, by: User | None, settings: dict[str, Any] | None = None, rings: bool = True
+    dataset: Dataset, method: str, by: User | None, spend: Spend | None = None, rings: bool = True
 ) -> Run:
     """Make a labeler version from all answers there are and start its run.
 
@@ -124,11 +139,15 @@ def learn(
     guess. A later one is a candidate until somebody applies it (E1).
 
     Args:
-        settings: options of the method, such as its budget in USD.
+        spend: how it may ask the language model. Without, the method "llm" spends what is estimated at most, and
+            the ensemble goes by the answers there are.
         rings: ask the workers; False leaves the work to the caller (`tasks.work_here`).
     Raises: CannotLearn, thresholds.SampleIsOpen, tasks.RunIsActive, each with a sentence.
     """
     _check(dataset, method)
+    if spend is None and method == MODEL:
+        spend = Spend()
+    settings, budget, expected = _to_spend(dataset, method, spend)
     with transaction.atomic():
         if by is not None and can_end_teaching(dataset):
             samples.discard(dataset, by)  # it proves nothing, and its answers teach
@@ -136,13 +155,41 @@ def learn(
         active = dataset.runs.active().first()
         if active is not None:
             raise tasks.RunIsActive(active)
-        run = tasks.start(dataset, make_version(dataset, method, settings), by, rings)
+        version = make_version(dataset, method, settings)
+        run = tasks.start(dataset, version, by, rings, budget=budget, estimate=expected)
         latest = thresholds.in_force(dataset)
         if latest is None or not latest.run.predictions.exists():
             by_target = dataset.goals.active().exists()
             rank = ACCEPT_NOTHING if run.version.guess or by_target else to_rank(thresholds.BY_HAND)
             Threshold.objects.create(dataset=dataset, run=run, rank=rank, by=by)
     return run
+
+
+def _to_spend(
+    dataset: Dataset, method: str, spend: Spend | None
+) -> tuple[dict[str, Any], int | None, dict[str, Any]]:
+    """The settings of a version that may ask, its budget in billionths of a USD, and the estimate of its cost.
+
+    Raises: CannotLearn.
+    """
+    if method not in (MODEL, ENSEMBLE):
+        return {}, None, {}
+    if spend is None:
+        return prompts.heard_before(dataset), None, {}
+    if lacks := model_settings.missing():
+        raise CannotLearn(lacks)
+    if problem := model_settings.check():
+        raise CannotLearn(problem)
+    try:
+        expected = estimates.estimate(dataset, method, batch=spend.batch, renew=spend.renew)
+    except (estimates.NoPrice, CallFailed) as error:
+        raise CannotLearn(str(error)) from error
+    budget = spend.budget_usd
+    if budget is None:
+        budget = max(Decimal(str(expected.high_usd)) * SLACK, LEAST_BUDGET)
+    told = prompts.compose(dataset, spend.renew)
+    settings = prompts.to_ask(dataset, told, cheap_first=method == ENSEMBLE, batch=spend.batch)
+    return settings, money.to_nano(budget), expected.as_json()
 
 
 def make_version(dataset: Dataset, method: str, settings: dict[str, Any] | None = None) -> LabelerVersion:
@@ -157,7 +204,7 @@ def make_version(dataset: Dataset, method: str, settings: dict[str, Any] | None 
         settings=_settings(dataset) | (settings or {}),
         examples=known,
         decisions=Decision.objects.filter(dataset=dataset).aggregate(n=Max("pk"))["n"] or 0,
-        guess=not known and _only_guesses(dataset, method),
+        guess=not known and _only_guesses(dataset, method, settings or {}),
     )
     if not tasks.to_label(dataset, version).exists():
         raise CannotLearn("Nothing is left to label: every item has its label or its answer.")
@@ -178,8 +225,12 @@ def _check(dataset: Dataset, method: str) -> None:
         raise CannotLearn("Labeling needs at least two labels.")
 
 
-def _only_guesses(dataset: Dataset, method: str) -> bool:
-    if method not in GUESSERS or Item.objects.filter(dataset=dataset, given_label__isnull=False).exists():
+def _only_guesses(dataset: Dataset, method: str, settings: dict[str, Any]) -> bool:
+    if (
+        method not in GUESSERS
+        or settings.get("llm")
+        or Item.objects.filter(dataset=dataset, given_label__isnull=False).exists()
+    ):
         return False
     votes = Vote.objects.filter(version__dataset=dataset, version__method="imported")
     return method == "weak_model" or not votes.exists()
@@ -204,7 +255,9 @@ def offer(dataset: Dataset, now: Threshold | None = None) -> Offer | None:
     now = now or thresholds.in_force(dataset)
     if now is None:
         return None
-    newer = dataset.runs.filter(number__gt=now.run.number, finished_at__isnull=False, problem=None)
+    newer = dataset.runs.filter(
+        number__gt=now.run.number, finished_at__isnull=False, problem=None, trial=False
+    )
     run = newer.select_related("version").defer("version__state").order_by("-number").first()
     if run is None:
         return None
@@ -218,7 +271,7 @@ def apply(dataset: Dataset, run: Run, by: User | None) -> Threshold:
     Raises: CannotLearn when the run is not finished; thresholds.SampleIsOpen.
     """
     now = thresholds.in_force(dataset)
-    if run.finished_at is None or run.problem or now is None:
+    if run.finished_at is None or run.problem or run.trial or now is None:
         raise CannotLearn(f"Run {run.number} is not finished, so it cannot take force.")
     return thresholds.move(dataset, _rank_for(run, now), by, run=run)
 

@@ -11,6 +11,7 @@ from django.conf import settings
 from django.db import connection
 from django.db.models import Q, QuerySet
 
+from datasets import questions
 from datasets.labeling import MOST_GIVEN, ROUND, pack_scores
 from datasets.models import Dataset, Item, LabelerVersion, Prediction, Run, Vote
 from labelhub.autolabel import feature_store, loop, planner
@@ -152,18 +153,34 @@ def _answered(
 
 
 def _votes(dataset: Dataset, ids: list[int], labels: list[int]) -> VoteTable | None:
-    """The labels and confidences that came with the file, if there are any."""
-    came = Vote.objects.filter(version__dataset=dataset, version__method="imported", label__isnull=False)
+    """The labels and confidences that came with the file or from a language model, if there are any."""
+    came = Vote.objects.filter(version__dataset=dataset, version__method="imported")
+    sources = [came.filter(label__isnull=False)]
+    asked = questions.latest(dataset)
+    set_aside = _not_counted(asked)
+    for source, question in asked.items():
+        if source != questions.WITHOUT_ORDERS:
+            votes = Vote.objects.filter(version=question.version_id, label__isnull=False)
+            sources.append(votes.exclude(item__in=set_aside) if set_aside else votes)
     place = {pk: i for i, pk in enumerate(ids)}
     number = {label: n for n, label in enumerate(labels)}
-    classes = np.full((len(ids), 1), -1, np.int64)
-    confidences = np.full((len(ids), 1), np.nan)
-    found = False
-    for item, label, score in came.values_list("item", "label", "score").iterator():
-        if item in place and label in number:
-            classes[place[item]], confidences[place[item]] = number[label], score
-            found = True
-    return VoteTable(classes, confidences) if found else None
+    classes = np.full((len(ids), len(sources)), -1, np.int64)
+    confidences = np.full((len(ids), len(sources)), np.nan)
+    for column, votes in enumerate(sources):
+        for item, label, score in votes.values_list("item", "label", "score").iterator():
+            if item in place and label in number:
+                classes[place[item], column], confidences[place[item], column] = number[label], score
+    spoke = (classes >= 0).any(axis=0)
+    return VoteTable(classes[:, spoke], confidences[:, spoke]) if spoke.any() else None
+
+
+def _not_counted(asked: dict[str, questions.Question]) -> list[int]:
+    """Items on which a language model's word does not count, since their texts seem to have told it what to say."""
+    if questions.FIRST not in asked:
+        return []
+    suspects = list(Vote.objects.filter(version=asked[questions.FIRST].version_id).exclude(suspect=""))
+    without = questions.answered(asked[questions.WITHOUT_ORDERS], [vote.item_id for vote in suspects])
+    return [vote.item_id for vote in suspects if not questions.counts(vote, without.get(vote.item_id))]
 
 
 def latest(goal: Goal) -> Round | None:

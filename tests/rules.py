@@ -5,6 +5,7 @@ RULES = {
     "signed_in": "home account",
     "creators": "datasets:new datasets:sample datasets:draft datasets:preview datasets:backtests datasets:backtest"
     " datasets:backtest_progress datasets:backtest_delete datasets:backtest_json",
+    "owners": "datasets:model datasets:model_forget",
     "read": "reviews:overview reviews:progress reviews:item reviews:guide",
     "review": "reviews:review reviews:next reviews:undo reviews:decide reviews:remark reviews:renew reviews:spot"
     " reviews:sample",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ def start(request: Request, dataset: Dataset) -> HttpResponse:
     """Start a run; a second click finds the first one's run."""
     method, typed = request.POST.get("method", ""), request.POST.get("budget", "").strip()
     try:
-        learning.learn(dataset, method, request.user, _budget(typed))
+        learning.learn(dataset, method, request.user, _spend(request, typed))
     except tasks.RunIsActive as error:
         messages.info(request, str(error))
     except GIVE_UP as error:
@@ -69,17 +70,17 @@ def start(request: Request, dataset: Dataset) -> HttpResponse:
     return redirect("reviews:overview", dataset.pk)
 
 
-def _budget(typed: str) -> dict[str, Any]:
-    """The most that a run may spend, in USD, as a setting. Raises: CannotLearn on anything but a number above 0."""
+def _spend(request: Request, typed: str) -> learning.Spend | None:
+    """How a run may ask the language model, as it was typed. Raises: CannotLearn on a budget that is no number above 0."""
     if not typed:
-        return {}
+        return None
     try:
-        budget = float(typed.replace(",", "."))
-    except ValueError:
-        budget = 0.0
+        budget = Decimal(typed.replace(",", "."))
+    except InvalidOperation:
+        budget = Decimal(0)
     if not 0 < budget < 1_000_000:
         raise learning.CannotLearn("The budget is a number of USD above 0, for example 5.")
-    return {"budget_usd": budget}
+    return learning.Spend(budget, bool(request.POST.get("batch")), bool(request.POST.get("renew")))
 
 
 @require_POST

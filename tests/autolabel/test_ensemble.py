@@ -156,9 +156,49 @@ def test_votes_may_be_missing_later_although_it_learned_with_them():
     labeler = make("ensemble", schema, examples[:400], votes={"imported": votes[:400]})
     answers = labeler.label([e.text for e in examples[400:600]])
     assert labeler.way == "stack"
-    assert accuracy(answers, examples[400:600]) > 0.5
+    weak = make("weak_model", schema, examples[:400]).label([e.text for e in examples[400:600]])
+    assert [(a.label, a.confidence) for a in answers] == [(a.label, a.confidence) for a in weak]
     blank = labeler.label([""], {"imported": [votes[0]]})[0]
     assert blank.label is not None and blank.votes["weak_model"] == NOBODY
+
+
+def test_a_stated_confidence_helps_from_fifty_examples_on():
+    schema, examples, votes = read("stance_gpt4o")
+    flat = [Vote(vote.label, 1.0) for vote in votes]
+    gains = []
+    for seed in range(6):
+        order = np.random.default_rng(seed).permutation(len(examples)).tolist()
+        train, rest = order[:60], order[60:1060]
+        asked = [examples[i] for i in rest]
+
+        def risk_with(cast, train=train, rest=rest, asked=asked):
+            labeler = make(
+                "ensemble", schema, [examples[i] for i in train], votes={"llm": [cast[i] for i in train]}
+            )
+            return risk(labeler.label([e.text for e in asked], {"llm": [cast[i] for i in rest]}), asked)
+
+        gains.append(risk_with(flat) - risk_with(votes))
+    assert np.mean(gains) > 0.02
+
+
+def test_a_stacker_learned_before_scores_were_read_as_log_odds_answers_as_it_did():
+    old = {"sources": ["llm"], "scales": {"llm": [0.8, 0.1]}}
+    weights = np.zeros((2 * 4, 2), np.float32)
+    weights[4, 0] = weights[5, 1] = 1.0  # the standardised score of a vote for either label
+    stacker = Stacker.load(["a", "b"], old, {"stack.weights": weights, "stack.bias": np.zeros(2, np.float32)})
+    flat = np.full((2, 2), np.log(0.5))
+    log_p = stacker.log_probabilities(flat, {"llm": [Vote("a", 0.9), Vote("b", 0.1)]})
+    assert log_p[0, 0] - log_p[0, 1] == pytest.approx(1.0, abs=1e-5)
+    assert log_p[1, 1] - log_p[1, 0] == pytest.approx(-3.0, abs=1e-5)  # cut at three standard deviations
+    assert Stacker.load(["a", "b"], stacker.facts(), stacker.arrays()).scales == stacker.scales
+
+
+def test_scores_of_zero_and_one_are_read_without_trouble():
+    votes = {"llm": [Vote("a", 0.0), Vote("a", 1.0), NOBODY, Vote("b", 1.0)] * 5}
+    log_p = np.full((20, 2), np.log(0.5))
+    stacker = Stacker.learn(["a", "b"], log_p, votes, np.array([1, 0, 0, 1] * 5))
+    assert np.isfinite(stacker.log_probabilities(log_p, votes)).all()
+    assert stacker.scales == {"llm": None}
 
 
 def test_with_many_labels_all_share_the_weights_and_it_still_helps():

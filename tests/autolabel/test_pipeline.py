@@ -149,9 +149,10 @@ def test_results_cannot_be_changed(fitted):
         result.auto_accepted = True
 
 
-def test_the_language_model_says_that_it_is_not_there():
-    with pytest.raises(LabelerUnavailable, match="not part of this version"):
-        AutoLabelingPipeline().label_batch(["hello"], SCHEMA, method="llm")
+@pytest.mark.parametrize("key", [None, "", "  "])
+def test_the_language_model_says_that_it_needs_a_key(key):
+    with pytest.raises(LabelerUnavailable, match="set ANTHROPIC_API_KEY, or give api_key"):
+        AutoLabelingPipeline(api_key=key).label_batch(["hello"], SCHEMA, method="llm")
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,19 @@
 """Several labelers, one answer.
 
 With few examples the votes are shared out: the label with the largest sum of scores wins,
-and its confidence is that sum divided by the number of labelers that did not abstain. A zero-shot guess
-speaks only where every other labeler abstains, and its answer is marked as a guess.
+and its confidence is that sum divided by the number of voters that did not abstain. A zero-shot guess
+speaks only where every other labeler abstains, and its answer is marked as a guess. Asking one language model
+again does not make it several labelers: its asks ("llm", "llm_2", "llm_3" ...) are one voter, who says what
+``agreed`` makes of them. A second model ("llm_second") is a voter of its own.
 
 Where the examples are enough to calibrate the weak model, several ways are compared by log-loss on examples
-that none of them had seen, and the best is kept: the weak model alone, one source of given votes alone, the
+that none of them had seen, and the best is kept: the weak model alone, one voter of the given votes alone, the
 shares, and a *stacker* (see ``stack``), which learns whom to believe when, and may overrule them all.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,11 +27,13 @@ from .rules import RulesLabeler
 from .stack import Stacker, Votes, stack_loss
 from .state import Arrays, read_state, write_state
 from .weak import NAME as WEAK
-from .weak import WeakLabeler, learn_weak, load_model
+from .weak import Evidence, WeakLabeler, WeakModel, ZeroShot, learn_weak, load_model
 
 NAME = "ensemble"
+ASKED = "llm"  # the voter that the asks of one language model are, and the name of the first of them
 
 _POWERS = (0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.65, 0.8, 1.0, 1.25)  # sharpness tried for the weak model alone
+_ASK = re.compile(rf"{ASKED}(_[0-9]+)?")
 
 
 class EnsembleLabeler:
@@ -37,7 +42,8 @@ class EnsembleLabeler:
     Args:
         weak: the weak model's labeler.
         rules: the rules' labeler.
-        way: "share", "stack", or the name of the one voter that is followed; where that one abstains, shares.
+        way: "share", "stack", or the one voter that is followed (see ``voter_of``); where that one abstains,
+            shares.
         stacker: needed for "stack".
         losses: way to out-of-fold log-loss in nats, as compared; empty with too few examples.
     """
@@ -74,8 +80,32 @@ class EnsembleLabeler:
         seed: int = 0,
     ) -> EnsembleLabeler:
         """Fit the parts, then choose how to combine them; see ``labelers.learn`` for the arguments."""
+        learned = learn_weak(label_schema, examples, texts=texts, fast=fast, seed=seed)
+        return cls.combine(*learned, examples, rules, given_votes=given_votes)
+
+    @classmethod
+    def combine(
+        cls,
+        model: WeakModel | ZeroShot,
+        evidence: Evidence | None,
+        examples: Sequence[Example],
+        rules: Mapping[str, Sequence[str]],
+        *,
+        given_votes: GivenVotes | None = None,
+    ) -> EnsembleLabeler:
+        """Choose how to combine a weak model with rules and given votes.
+
+        The weak model is most of the work of ``learn``, and the same for all votes: learned once, it serves to
+        compare several.
+
+        Args:
+            model, evidence: from ``learn_weak`` on these examples.
+            examples: the labeled texts.
+            rules: label to its rules.
+            given_votes: as in ``labelers.learn``.
+        Raises: ValueError when a source has another number of votes than there are examples.
+        """
         given = check_aligned(len(examples), given_votes)
-        model, evidence = learn_weak(label_schema, examples, texts=texts, fast=fast, seed=seed)
         weak, ruler = WeakLabeler(model), RulesLabeler.learn(rules, examples)
         plain = cls(weak, ruler)
         if evidence is None:
@@ -93,9 +123,10 @@ class EnsembleLabeler:
             "share": plain._share_loss({WEAK: plain._weak_votes(evidence.log_p), **votes}, classes),
             "stack": stack_loss(plain.labels, evidence.folds, evidence.log_p, votes, classes),
             **{
-                source: plain._share_loss({source: votes[source]}, classes)
-                for source in votes
-                if source != RULES
+                voter: plain._share_loss(
+                    {s: cast for s, cast in votes.items() if voter_of(s) == voter}, classes
+                )
+                for voter in dict.fromkeys(voter_of(source) for source in votes if source != RULES)
             },
         }
         way = min(losses, key=lambda name: losses[name])
@@ -162,14 +193,16 @@ class EnsembleLabeler:
             best, surest = stacked.argmax(axis=1).tolist(), stacked.max(axis=1).tolist()
             return [
                 self._answer(self.labels[k], p, votes)
-                if any(vote.label is not None for vote in votes.values())
-                else _abstain(votes)
+                if any(vote.label is not None for name, vote in votes.items() if name != WEAK)
+                else self._share(
+                    votes
+                )  # the stacker counts on the others: without them the weak model knows better
                 for k, p, votes in zip(best, surest, table, strict=True)
             ]
         return [self._share(votes) for votes in table]
 
     def _share(self, votes: dict[str, Vote]) -> Answer:
-        followed = votes.get(self.way, ABSTENTION)
+        followed = _by_voter(votes).get(self.way, ABSTENTION)
         if followed.label is not None:
             return self._answer(followed.label, followed.score, votes)
         shares = _shares(votes, self.guess)
@@ -201,15 +234,48 @@ class EnsembleLabeler:
         return log_loss(np.log(p / p.sum(axis=1, keepdims=True)), classes)
 
 
+def voter_of(source: str) -> str:
+    """Return who speaks under a source's name: "llm" for every ask of one language model, else the name."""
+    return ASKED if _ASK.fullmatch(source) else source
+
+
+def agreed(votes: Mapping[str, Vote]) -> Vote:
+    """Return what the asks of one language model say together.
+
+    Its label is the one that most asks gave; of equally many, the one that is surer in sum, and then the one
+    that was given first. Its score is the mean score of the asks that gave it times their share of all that
+    answered: three asks that agree at .9 stay at .9, two of three come to .6. So agreement never makes the
+    model surer than it said it was, and disagreement makes it less sure. One ask is given back as it is.
+
+    Args:
+        votes: source name to vote; only the asks of the first model count ("llm", "llm_2", ...; see
+            ``voter_of``), and of these only those that did not abstain.
+    Returns: one vote, with the first quote for its label; an abstention when no ask answered.
+    """
+    by_label: dict[str, list[Vote]] = {}
+    for source, vote in votes.items():
+        if vote.label is not None and voter_of(source) == ASKED:
+            by_label.setdefault(vote.label, []).append(vote)
+    if not by_label:
+        return ABSTENTION
+    answered = sum(map(len, by_label.values()))
+    label = max(by_label, key=lambda name: (len(by_label[name]), sum(vote.score for vote in by_label[name])))
+    score = sum(vote.score for vote in by_label[label]) / answered  # mean of those that agree x their share
+    return Vote(label, score, next((vote.evidence for vote in by_label[label] if vote.evidence), ""))
+
+
+def _by_voter(votes: Mapping[str, Vote]) -> dict[str, Vote]:
+    """Return one vote for each voter."""
+    voters = {voter_of(source): vote for source, vote in votes.items()}
+    return voters | {ASKED: agreed(votes)} if ASKED in voters else voters
+
+
 def _shares(votes: Mapping[str, Vote], weak_is_guess: bool) -> dict[str, float]:
-    """Return each voted label's sum of scores, divided by the number of labelers that voted."""
-    cast = [
-        vote
-        for name, vote in votes.items()
-        if vote.label is not None and not (weak_is_guess and name == WEAK)
-    ]
+    """Return each voted label's sum of scores, divided by the number of voters that voted."""
+    said = {voter: vote for voter, vote in _by_voter(votes).items() if vote.label is not None}
+    cast = [vote for voter, vote in said.items() if not (weak_is_guess and voter == WEAK)]
     if not cast:
-        cast = [vote for vote in votes.values() if vote.label is not None]
+        cast = list(said.values())
     shares: dict[str, float] = {}
     for vote in cast:
         if vote.label is not None:

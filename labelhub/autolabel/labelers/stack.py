@@ -1,7 +1,9 @@
 """Learning whom to believe: a regression on what the labelers said.
 
 For each label the regression reads the weak model's log-probability, whether each other labeler voted for it,
-and how sure that vote was compared with the labeler's other votes. With up to MANY_CLASSES labels it weighs
+and the log odds of how sure that vote was, with their square. Log odds put both on one scale, so the penalty pulls
+towards believing a stated confidence and not towards ignoring it: with 50 to 300 examples that beats a score
+standardised against the labeler's other votes (``benchmarks/llm_confidence.py``). With up to MANY_CLASSES labels it weighs
 every label's columns for every label (an L2-penalised softmax regression), so it can learn that one labeler's
 "agrees" often means "neutral". With more labels there are too few examples for that, and all labels share one
 weight per column (a conditional logit).
@@ -25,7 +27,8 @@ from .weak import MANY_CLASSES
 STRENGTH = 0.5  # inverse weight of the L2 penalty
 
 _FLOOR = 1e-3  # added to a probability before its logarithm is taken
-_FARTHEST = 3.0  # standard deviations: one odd score must not decide
+_LEAST_ODDS = 0.01  # a stated confidence is read between this and 1 less this: nobody is sure beyond
+_FARTHEST = 3.0  # standard deviations, in earlier states: one odd score must not decide
 
 Votes = Mapping[str, Sequence[Vote]]
 Columns = list[npt.NDArray[np.float32]]
@@ -38,14 +41,15 @@ class Stacker:
     Attributes:
         labels: the classes.
         sources: voters beside the weak model, in the order of their columns.
-        scales: source to (mean, standard deviation) of its scores on the examples; sources without are
-            read by label only.
+        scales: the sources whose scores are read, for they differed on the examples; all others are read by
+            label only. The value is None, or in states learned before scores were read as log odds the (mean,
+            standard deviation) that they are standardised by.
         head: the regression; with shared weights, shape (columns per label, 1) and no bias.
     """
 
     labels: list[str]
     sources: list[str]
-    scales: dict[str, tuple[float, float]]
+    scales: dict[str, tuple[float, float] | None]
     head: Head
 
     @classmethod
@@ -58,11 +62,11 @@ class Stacker:
             votes: source to one vote per example.
             classes: shape (examples,), the right ones.
         """
-        scales = {}
-        for source, given in votes.items():
-            scores = np.array([vote.score for vote in given if vote.label is not None])
-            if source != RULES and len(scores) and scores.std() > 0:
-                scales[source] = (float(scores.mean()), float(scores.std()))
+        scales: dict[str, tuple[float, float] | None] = {
+            source: None
+            for source, given in votes.items()
+            if source != RULES and len({vote.score for vote in given if vote.label is not None}) > 1
+        }
         blank = cls(labels, list(votes), scales, Head(np.empty((0, 0), np.float32), np.empty(0, np.float32)))
         columns, count = blank._columns(log_p, votes), len(labels)
         if count > MANY_CLASSES:
@@ -94,7 +98,7 @@ class Stacker:
     @classmethod
     def load(cls, labels: list[str], facts: Mapping[str, Any], arrays: Arrays) -> Stacker:
         """Undo ``facts`` and ``arrays``."""
-        scales = {source: (float(mean), float(spread)) for source, (mean, spread) in facts["scales"].items()}
+        scales = {source: tuple(scale) if scale else None for source, scale in facts["scales"].items()}
         head = Head(arrays["stack.weights"].astype(np.float32), arrays["stack.bias"])
         return cls(labels, facts["sources"], scales, head)
 
@@ -102,8 +106,8 @@ class Stacker:
         """Return what the regression reads of each label, each of shape (texts, classes).
 
         First log P of the weak model, shifted to 0 where P is 0. Then, for each source, a one where it
-        voted for the label; and for scored sources the standardised score there, and its square. An
-        abstention is all zeros.
+        voted for the label; and for scored sources the log odds of the score there, and the square of half
+        of them. An abstention is all zeros.
         """
         number = {label: k for k, label in enumerate(self.labels)}
         columns: Columns = [(np.log(np.exp(log_p) + _FLOOR) - np.log(_FLOOR)).astype(np.float32)]
@@ -111,17 +115,24 @@ class Stacker:
             given = votes.get(source) or [ABSTENTION] * len(log_p)
             said = [(i, number[v.label], v.score) for i, v in enumerate(given) if v.label is not None]
             where = [i for i, _, _ in said], [k for _, k, _ in said]
-            worth = [np.ones(len(said))]
+            worth: Columns = [np.ones(len(said), np.float32)]
             if source in self.scales:
-                mean, spread = self.scales[source]
-                z = (np.array([score for _, _, score in said]) - mean) / spread
-                z = np.clip(z, -_FARTHEST, _FARTHEST)
-                worth += [z, z * z]
+                worth += _score_columns(np.array([score for _, _, score in said]), self.scales[source])
             for values in worth:
                 column = np.zeros(log_p.shape, np.float32)
                 column[where] = values
                 columns.append(column)
         return columns
+
+
+def _score_columns(scores: Floats, scale: tuple[float, float] | None) -> Columns:
+    """Return what is read of a source's scores; see ``Stacker.scales``."""
+    if scale is None:
+        p = np.clip(scores, _LEAST_ODDS, 1 - _LEAST_ODDS)
+        odds = np.log(p / (1 - p))
+        return [column.astype(np.float32) for column in (odds, odds * odds / 4)]
+    z = np.clip((scores - scale[0]) / scale[1], -_FARTHEST, _FARTHEST)
+    return [column.astype(np.float32) for column in (z, z * z)]
 
 
 def stack_loss(labels: list[str], folds: Ints, log_p: Floats, votes: Votes, classes: Ints) -> float:

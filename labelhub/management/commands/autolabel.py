@@ -1,6 +1,7 @@
 """A run of a dataset, started here and worked by workers, or here and now."""
 
 import json
+from decimal import Decimal
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
@@ -24,6 +25,14 @@ class Command(BaseCommand):
         parser.add_argument(
             "--budget", type=float, metavar="USD", help="never spend more than this on a language model"
         )
+        parser.add_argument(
+            "--batch", action="store_true", help="hand in requests together: half the price, within a day"
+        )
+        parser.add_argument(
+            "--new-examples",
+            action="store_true",
+            help="choose other examples for the prompt; pays for all anew",
+        )
         parser.add_argument("--wait", action="store_true", help="do the work here and return when it is done")
         parser.add_argument("--json", action="store_true", help="print machine-readable output")
 
@@ -34,9 +43,11 @@ class Command(BaseCommand):
             raise CommandError(f"There is no dataset {options['dataset']}.")
         if options["budget"] is not None and not options["budget"] > 0:
             raise CommandError("A budget is a number of USD above 0.")
-        settings = {"budget_usd": options["budget"]} if options["budget"] is not None else {}
+        spend = None
+        if options["budget"] is not None:
+            spend = learning.Spend(Decimal(str(options["budget"])), options["batch"], options["new_examples"])
         try:
-            run = learning.learn(dataset, options["method"], None, settings, rings=not options["wait"])
+            run = learning.learn(dataset, options["method"], None, spend, rings=not options["wait"])
         except (learning.CannotLearn, thresholds.SampleIsOpen, tasks.RunIsActive) as error:
             raise CommandError(str(error)) from error
         if options["wait"]:

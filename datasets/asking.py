@@ -1,0 +1,333 @@
+"""Asking a language model about items: many calls under way, each reserved before it goes and stored when it is back.
+
+The database is used by one thread, the network by others. Whatever ends this process, answers that came back are
+stored with their cost; what was under way is written off by whoever takes the slice next.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.db import transaction
+
+from datasets import gates, money, questions
+from datasets.models import Call, ModelSettings, Run, Slice
+from datasets.questions import Question
+from datasets.slices import LEASE, now
+from labelhub.autolabel.labelers.dialogue import Chunk, Dialogue
+from labelhub.autolabel.labelers.llm import CallFailed, Claude, Reply, bytes_of
+from labelhub.autolabel.labelers.prompt import cut
+from labelhub.autolabel.labelers.reply import read
+from labelhub.autolabel.prices import cost_usd, most_usd, price_of
+
+log = logging.getLogger(__name__)
+
+Rows = list[tuple[int, str]]  # item id, text
+Stages = Iterator[tuple[Question, Rows]]
+
+AHEAD = 3  # slices begun at once, so that a slow last answer of one does not leave the others idle
+PATIENCE = 5.0  # seconds that a worker waits for leave; for longer it gives its work back
+LOOK = 0.25  # seconds between two looks at the clock, the lease and the run
+MOST_REJECTED = 5  # calls in a row that the other side rejects: then it is not the texts
+
+
+class Waits(Exception):
+    """Nobody may call for longer than a worker waits; the work goes on by itself later."""
+
+
+class CannotGoOn(Exception):
+    """The run must pause; the message is a sentence that says why and what to do."""
+
+
+@dataclass
+class Errand:
+    """A slice whose items are asked about, question by question."""
+
+    mine: Slice
+    stages: Stages
+    question: Question | None = None
+    rows: Rows = field(default_factory=list)
+    talk: Dialogue = field(default_factory=lambda: Dialogue([]))
+
+    def advance(self) -> bool:
+        """Go on to the next question that has something to ask; False when there is none left."""
+        for question, rows in self.stages:
+            known = questions.answered(question, [pk for pk, _ in rows])
+            rest = [row for row in rows if row[0] not in known]
+            if rest and questions.borrow(question, rest):
+                known = questions.answered(question, [pk for pk, _ in rest])
+                rest = [row for row in rest if row[0] not in known]
+            if rest:
+                self.question = question
+                self.rows = [(pk, question.as_sent(text)) for pk, text in rest]
+                self.talk = Dialogue([len(cut(text)) for _, text in self.rows])
+                return True
+        return False
+
+
+@dataclass(frozen=True)
+class _Sent:
+    """A call under way."""
+
+    call: Call
+    errand: Errand
+    chunk: Chunk
+    question: Question
+    rows: Sequence[tuple[int, str]]
+
+
+class Desk:
+    """Where a worker asks for a run.
+
+    Args:
+        run: whose money it is.
+        client: speaks to the model.
+        limits: calls at once and a minute, of all workers together.
+        more: claims another slice to ask about; None when there is none now.
+        done: called with an errand whose answers are all in.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        client: Claude,
+        limits: ModelSettings,
+        more: Callable[[], Errand | None],
+        done: Callable[[Errand], None],
+    ) -> None:
+        self.run, self.client, self.limits, self.more, self.done = run, client, limits, more, done
+        self.errands: list[Errand] = []
+        self.under_way: dict[Future[Reply], _Sent] = {}
+        self.rejected = 0
+        self.not_before = 0.0  # of time.monotonic: no leave is asked for before
+        self.dry_until = 0.0  # of time.monotonic: no further slice is looked for before
+        self.renewed = time.monotonic()
+        self.trouble: Exception | None = None
+        self.rng = random.Random()  # for jitter only
+
+    def work(self, stops: Callable[[], bool]) -> None:
+        """Ask until nothing is left to take, or ``stops``; what is under way then is awaited and stored.
+
+        Raises: Waits or CannotGoOn; the slices of ``errands`` are still this worker's and want to be released.
+        """
+        with ThreadPoolExecutor(self.limits.at_once) as pool:
+            while True:
+                stopping = self.trouble is not None or stops()
+                if stopping and not self.under_way:
+                    break
+                if not stopping:
+                    self._advance()
+                    if not self.errands:
+                        break
+                    self._send(pool)
+                self._collect()
+                self._renew()
+        if self.trouble is not None:
+            raise self.trouble
+
+    def _advance(self) -> None:
+        """Finish the errands that have their answers, and take on others."""
+        for errand in [one for one in self.errands if one.talk.finished]:
+            if not errand.advance():
+                self.errands.remove(errand)
+                self.done(errand)
+        while (
+            len(self.errands) < AHEAD and len(self.under_way) < self.limits.at_once and not self._has_ready()
+        ):
+            if self.errands and time.monotonic() < self.dry_until:
+                return
+            taken = self.more()
+            if taken is None:
+                self.dry_until = time.monotonic() + 1.0
+                return
+            if taken.advance():
+                self.errands.append(taken)
+            else:
+                self.done(taken)
+
+    def _has_ready(self) -> bool:
+        return any(not one.talk.finished and one.talk.has_ready for one in self.errands)
+
+    def _send(self, pool: ThreadPoolExecutor) -> None:
+        """Send what may be sent now: reserved first, in one transaction."""
+        free, moment = self.limits.at_once - len(self.under_way), time.monotonic()
+        if free <= 0 or moment < self.not_before:
+            return
+        ready: list[tuple[Errand, Chunk, dict[str, Any], money.Wanted]] = []
+        for errand in self.errands:
+            while len(ready) < free and (chunk := errand.talk.next(moment)) is not None:
+                ready.append((errand, chunk, *self._prepare(errand, chunk)))
+        if not ready:
+            return
+        sent = 0
+        try:
+            with transaction.atomic():
+                calls = self._reserve([(errand, wanted) for errand, _, _, wanted in ready])
+        except money.BudgetReached as reached:
+            calls = []
+            if not self.under_way:
+                self.trouble = self._over_budget(reached)
+        for (errand, chunk, params, _), call in zip(ready, calls, strict=False):
+            assert errand.question is not None
+            rows = [errand.rows[place] for place in chunk.places]
+            future = pool.submit(self.client.send, params)
+            self.under_way[future] = _Sent(call, errand, chunk, errand.question, rows)
+            sent += 1
+        for errand, chunk, _, _ in reversed(ready[sent:]):
+            errand.talk.put_back(chunk)
+
+    def _prepare(self, errand: Errand, chunk: Chunk) -> tuple[dict[str, Any], money.Wanted]:
+        question = errand.question
+        assert question is not None
+        rows = [errand.rows[place] for place in chunk.places]
+        params = self.client.request(
+            question.prompt, question.model, [text for _, text in rows], question.ask
+        )
+        if chunk.roomier:
+            params["max_tokens"] *= 2
+        price = price_of(question.model)
+        if price is None:
+            raise CannotGoOn(f"LabelHub knows no price of {question.model}, so it cannot keep to a budget.")
+        most = money.to_nano(most_usd(price, bytes_of(params), params["max_tokens"]))
+        return params, money.Wanted([pk for pk, _ in rows], most)
+
+    def _reserve(self, wanted: list[tuple[Errand, money.Wanted]]) -> list[Call]:
+        """Reserve the calls that may go out, in order; those of one question only."""
+        first = wanted[0][0]
+        question = first.question
+        assert question is not None
+        together = []
+        for errand, one in wanted:
+            if errand.question is None or errand.question.version_id != question.version_id:
+                break
+            together.append((errand, one))
+        leave = gates.ask_leave(question.gate, self.limits, len(together))
+        if not leave.calls:
+            self._wait_for(leave)
+            return []
+        calls: list[Call] = []
+        for errand, one in together[: leave.calls]:
+            try:
+                calls += money.reserve(self.run, question, errand.mine, [one])
+            except money.BudgetReached:
+                if not calls:
+                    raise
+                break
+        return calls
+
+    def _wait_for(self, leave: gates.Leave) -> None:
+        seconds = LOOK if leave.again_at is None else (leave.again_at - now()).total_seconds()
+        if seconds > PATIENCE and leave.reason:
+            self.trouble = Waits(leave.reason)
+        self.not_before = time.monotonic() + min(max(seconds, 0.01), PATIENCE)
+
+    def _over_budget(self, reached: money.BudgetReached) -> Exception | None:
+        run = Run.objects.only("budget_nano", "spent_nano", "reserved_nano", "paused_at", "cancelled_at").get(
+            pk=self.run.pk
+        )
+        if run.paused_at or run.cancelled_at:
+            return Waits("The run was stopped.")
+        if run.reserved_nano:  # another worker's calls may leave something over
+            self.not_before = time.monotonic() + LOOK
+            return None
+        return CannotGoOn(budget_reached(run, reached))
+
+    def _collect(self) -> None:
+        """Store what came back, all in one transaction."""
+        if not self.under_way:
+            time.sleep(min(max(self.not_before - time.monotonic(), 0.01), LOOK))
+            return
+        done, _ = wait(self.under_way, LOOK, FIRST_COMPLETED)
+        if not done:
+            return
+        answers, votes, well, failures = [], [], set(), []
+        for future in done:
+            sent = self.under_way.pop(future)
+            error = future.exception()
+            if error is None:
+                reply = future.result()
+                reading = read(reply.stop_reason, reply.text, len(sent.chunk.places), sent.question.label_ids)
+                answers.append(_settled(sent, reply, reading.whole or ""))
+                votes += _votes(sent, sent.errand.talk.heard(sent.chunk, reading))
+                well.add(sent.question.gate)
+                self.rejected = 0
+            elif isinstance(error, CallFailed):
+                answers.append(_not_answered(sent, error))
+                votes += self._failed(sent, error)
+                failures.append((sent.question.gate, error))
+            else:
+                raise error
+        with transaction.atomic():
+            money.settle(answers)
+            questions.store(votes)
+            for gate in well:
+                gates.note_success(gate)
+            for gate, error in failures:
+                if error.transient:
+                    gates.note_failure(gate, error.sentence, error.retry_after, self.rng.random())
+
+    def _failed(self, sent: _Sent, error: CallFailed) -> list[questions.VoteRow]:
+        if error.fatal:
+            self.trouble = CannotGoOn(error.sentence)
+            return []
+        if not error.transient:
+            self.rejected += 1
+            if self.rejected >= MOST_REJECTED:
+                self.trouble = CannotGoOn(error.sentence)
+                return []
+        return _votes(sent, sent.errand.talk.failed(sent.chunk, error, time.monotonic(), self.rng.random()))
+
+    def _renew(self) -> None:
+        """Keep the slices; one that somebody else took meanwhile is dropped."""
+        if not self.errands or time.monotonic() - self.renewed < LEASE.total_seconds() / 4:
+            return
+        self.renewed = time.monotonic()
+        for errand in list(self.errands):
+            mine = Slice.objects.filter(pk=errand.mine.pk, epoch=errand.mine.epoch, done_at=None)
+            if mine.update(lease_until=now() + LEASE) != 1:
+                log.warning(
+                    "slice %s of run %s belongs to somebody else by now", errand.mine.number, self.run.pk
+                )
+                self.errands.remove(errand)
+
+
+def budget_reached(run: Run, reached: money.BudgetReached) -> str:
+    """Say that the cap is near, and what to do."""
+    return (
+        f"The budget of {usd(run.budget_nano)} is used up: {usd(run.spent_nano)} are spent, and the next request "
+        f"could cost up to {usd(reached.most_nano)}. Raise the budget to go on."
+    )
+
+
+def usd(nano: int | None) -> str:
+    """An amount for people: cents, or as many digits as a small one needs."""
+    amount = money.to_usd(nano)
+    return f"{amount:,.2f} USD" if amount >= 1 or not amount else f"{amount:.4f} USD"
+
+
+def _settled(sent: _Sent, reply: Reply, problem: str) -> money.Settled:
+    price = price_of(sent.question.model)
+    assert price is not None
+    usage = {name: n for name, n in vars(reply.usage).items() if n}
+    cost = money.to_nano(cost_usd(price, reply.usage))
+    return money.Settled(sent.call, cost, problem, usage, reply.raw, reply.request_id or "", reply.fake)
+
+
+def _not_answered(sent: _Sent, error: CallFailed) -> money.Settled:
+    return money.Settled(sent.call, 0, error.kind, request_id=error.request_id or "")
+
+
+def _votes(sent: _Sent, places: Sequence[int]) -> list[questions.VoteRow]:
+    """The votes of the places that have their outcome now; a place without a label says why."""
+    rows = []
+    for place in places:
+        item_id, text = sent.errand.rows[place]
+        outcome = sent.errand.talk.outcomes[place]
+        rows.append(questions.vote_row(sent.question, item_id, text, outcome, sent.call.pk))
+    return rows

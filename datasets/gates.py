@@ -1,0 +1,102 @@
+"""The way to a model, shared by all workers: how many calls at once, how many a minute, and when nobody calls.
+
+The database holds it, so that workers on several machines keep one limit and stop calling together when the
+model is busy or away. Whoever waits, waits by giving work back, not by sleeping.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+
+from django.db.models import F, Q
+
+from datasets.models import Call, Gate, ModelSettings
+from datasets.slices import now
+
+MOST_FAILURES = 4  # in a row, of any calls: then nobody calls for a while
+SHORTEST_SECONDS, LONGEST_SECONDS = 2.0, 300.0  # that a gate stays closed after further failures
+STALE = dt.timedelta(seconds=150)  # a call that old does not count as under way: its worker is gone
+BURST = dt.timedelta(seconds=1)  # how far calls may run ahead of their pace
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """How many calls may go out now; if none, when to ask again (None: when one of those under way is back)."""
+
+    calls: int
+    again_at: dt.datetime | None = None
+    reason: str = ""
+
+
+def ask_leave(name: str, limits: ModelSettings, wanted: int) -> Leave:
+    """Return how many of the wanted calls may go out now. Call it in the transaction that reserves them.
+
+    Args:
+        name: of the model, with the address that serves it.
+        limits: calls at once and calls a minute.
+        wanted: at least 1.
+    """
+    Gate.objects.get_or_create(pk=name)
+    gate = Gate.objects.select_for_update().get(pk=name)
+    moment = now()
+    if gate.closed_until is not None and gate.closed_until > moment:
+        return Leave(0, gate.closed_until, gate.reason)
+    # A gate that was closed opens for one call first: if that fails too, it closes for longer.
+    at_once = 1 if gate.failures >= MOST_FAILURES else limits.at_once
+    free = at_once - under_way(name, moment)
+    if free <= 0:
+        return Leave(0)
+    allowed = min(wanted, free)
+    if limits.per_minute:
+        pace = dt.timedelta(minutes=1) / limits.per_minute
+        due = max(gate.next_at or moment, moment - BURST)
+        in_time = int((moment - due) / pace) + 1 if due <= moment else 0
+        allowed = min(allowed, in_time)
+        if allowed <= 0:
+            return Leave(0, due)
+        Gate.objects.filter(pk=name).update(next_at=due + allowed * pace)
+    return Leave(allowed)
+
+
+def under_way(name: str, moment: dt.datetime) -> int:
+    """Count the calls to a model that wait for their answers, batches apart."""
+    return Call.objects.filter(
+        settled_at=None, lost_at=None, batch=None, reserved_at__gt=moment - STALE, gate=name
+    ).count()
+
+
+def note_success(name: str) -> None:
+    """An answer came: whatever was wrong is over."""
+    Gate.objects.filter(pk=name).exclude(failures=0, reason="").update(
+        failures=0, reason="", closed_until=None, failing_since=None
+    )
+
+
+def note_failure(name: str, reason: str, retry_after: float | None, jitter: float) -> None:
+    """A call failed for a reason that passes.
+
+    Args:
+        reason: what to tell people meanwhile.
+        retry_after: seconds that the other side asked for; then nobody calls before.
+        jitter: a random number in [0, 1), so that not all come back at the same moment.
+    """
+    moment = now()
+    Gate.objects.get_or_create(pk=name)
+    Gate.objects.filter(pk=name).update(failures=F("failures") + 1, reason=reason)
+    Gate.objects.filter(pk=name, failing_since=None).update(failing_since=moment)
+    failures = Gate.objects.values_list("failures", flat=True).get(pk=name)
+    seconds = retry_after or 0.0
+    if failures >= MOST_FAILURES:
+        grown = min(SHORTEST_SECONDS * 2 ** min(failures - MOST_FAILURES, 20), LONGEST_SECONDS)
+        seconds = max(seconds, grown * (0.5 + jitter))
+    if seconds > 0:
+        until = moment + dt.timedelta(seconds=min(seconds, 3600.0))
+        Gate.objects.filter(Q(closed_until=None) | Q(closed_until__lt=until), pk=name).update(
+            closed_until=until
+        )
+
+
+def closed(name: str) -> Gate | None:
+    """The gate, while nobody may call; None while it is open."""
+    return Gate.objects.filter(pk=name, closed_until__gt=now()).first()

@@ -1,0 +1,234 @@
+"""What may be spent on a language model, what was, and on what. Amounts are billionths of a USD ("nano").
+
+A call is reserved at the most that it can cost before it is sent, and settled at what it did cost, so a run never
+spends more than its budget. A call whose answer nobody will ever see is written off at what was reserved.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import ROUND_CEILING, Decimal
+
+from django.db import connection, transaction
+from django.db.models import Count, F, Q, QuerySet, Sum
+
+from datasets.models import Call, Dataset, MessageBatch, Run, Slice
+from datasets.questions import Question
+from datasets.slices import now
+
+NANO = 1_000_000_000  # billionths in a USD
+LOST_AFTER = dt.timedelta(minutes=10)  # no call takes that long
+
+
+def to_nano(usd: Decimal) -> int:
+    """Return an amount in billionths of a USD, rounded up."""
+    return int((usd * NANO).to_integral_value(ROUND_CEILING))
+
+
+def to_usd(nano: int | None) -> Decimal:
+    """Return billionths as USD, exactly; nothing is 0."""
+    return Decimal(nano or 0) / NANO
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A call to reserve: item ids in the order of the request, and the most that it can cost."""
+
+    items: Sequence[int]
+    most_nano: int
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What became of a call: its cost, and what came back."""
+
+    call: Call
+    cost_nano: int
+    problem: str = ""
+    usage: dict[str, int] | None = None
+    raw: str = ""
+    request_id: str = ""
+    fake: bool = False
+
+
+class BudgetReached(Exception):
+    """The next call might pass the cap; ``most_nano`` is what it might cost."""
+
+    def __init__(self, most_nano: int) -> None:
+        super().__init__(f"the next call may cost up to {to_usd(most_nano)} USD")
+        self.most_nano = most_nano
+
+
+def reserve(
+    run: Run, asked: Question, mine: Slice, wanted: Sequence[Wanted], batch: MessageBatch | None = None
+) -> list[Call]:
+    """Reserve calls in order, as many as the budget allows, and return their rows.
+
+    Call it inside a transaction. The cap is a condition of the statement that takes from it, so workers
+    cannot pass it together.
+
+    Returns: at least one call; fewer than wanted where the budget ends.
+    Raises: BudgetReached when not even the first fits, or the run was paused or ended.
+    """
+    moment, calls = now(), []
+    for one in wanted:
+        mine_to_take = Run.objects.active().filter(
+            pk=run.pk, paused_at=None, budget_nano__gte=F("spent_nano") + F("reserved_nano") + one.most_nano
+        )
+        if mine_to_take.update(reserved_nano=F("reserved_nano") + one.most_nano) != 1:
+            break
+        calls.append(
+            Call(
+                run=run, version_id=asked.version_id, gate=asked.gate, batch=batch, slice_number=mine.number, epoch=mine.epoch,
+                items=list(one.items), reserved_nano=one.most_nano, reserved_at=moment,
+            )
+        )  # fmt: skip
+    if not calls:
+        raise BudgetReached(wanted[0].most_nano)
+    return Call.objects.bulk_create(calls)
+
+
+def settle(answers: Sequence[Settled]) -> None:
+    """Settle calls, each once. Call it inside a transaction.
+
+    One that was written off, because its worker seemed dead, turns out not to be lost: what it did cost counts
+    instead of what was reserved.
+    """
+    moment, by_run = now(), dict[int, tuple[int, int]]()
+    for one in answers:
+        call = Call.objects.filter(pk=one.call.pk, settled_at=None)
+        facts = {
+            "settled_at": moment, "cost_nano": one.cost_nano, "problem": one.problem[:32], "usage": one.usage or {},
+            "raw": one.raw.replace("\x00", ""), "request_id": one.request_id[:100], "fake": one.fake,
+        }  # fmt: skip
+        reserved, spent = by_run.get(one.call.run_id, (0, 0))
+        if call.filter(lost_at=None).update(**facts):
+            by_run[one.call.run_id] = reserved + one.call.reserved_nano, spent + one.cost_nano
+        elif call.update(lost_at=None, **facts):
+            by_run[one.call.run_id] = reserved, spent + one.cost_nano - one.call.reserved_nano
+    for run_id, (reserved, spent) in by_run.items():
+        _move(run_id, reserved, spent)
+
+
+def write_off(calls: QuerySet[Call]) -> int:
+    """Count calls as spent whose answers will never be seen; returns how many."""
+    with transaction.atomic():
+        lost = list(calls.filter(settled_at=None, lost_at=None).values_list("pk", "run", "reserved_nano"))
+        n = 0
+        for pk, run_id, reserved in lost:
+            if Call.objects.filter(pk=pk, settled_at=None, lost_at=None).update(lost_at=now()):
+                _move(run_id, reserved, reserved)
+                n += 1
+        return n
+
+
+def write_off_before(mine: Slice) -> int:
+    """Write off what earlier owners of a slice had under way when they vanished."""
+    earlier = Call.objects.filter(
+        run=mine.run_id,
+        slice_number=mine.number,
+        epoch__lt=mine.epoch,
+        batch=None,
+        settled_at=None,
+        lost_at=None,
+    )
+    return write_off(earlier)
+
+
+def write_off_forgotten() -> int:
+    """Write off what is under way for longer than any call takes, of runs that nobody goes on with."""
+    old = Call.objects.filter(settled_at=None, lost_at=None, batch=None, reserved_at__lt=now() - LOST_AFTER)
+    return write_off(old)
+
+
+def _move(run_id: int, reserved: int, spent: int) -> None:
+    Run.objects.filter(pk=run_id).update(
+        reserved_nano=F("reserved_nano") - reserved, spent_nano=F("spent_nano") + spent
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Spending:
+    """What a run has spent, from its calls.
+
+    ``lost``: calls whose answers never came, counted at what was reserved for them. ``problems``: why calls
+    brought nothing usable, with how many did. ``items`` that were asked about, each as often as it was.
+    """
+
+    calls: int
+    items: int
+    under_way: int
+    spent_usd: Decimal
+    lost: int
+    lost_usd: Decimal
+    tokens_in: int
+    tokens_out: int
+    problems: list[tuple[str, int]]
+    fake: bool
+
+    @property
+    def usd_per_item(self) -> Decimal | None:
+        """None before the first answer."""
+        return self.spent_usd / self.items if self.items else None
+
+
+def spending(run: Run) -> Spending:
+    """Count a run's calls; three statements."""
+    calls = Call.objects.filter(run=run)
+    settled, lost = Q(settled_at__isnull=False), Q(lost_at__isnull=False)
+    found = calls.aggregate(
+        calls=Count("pk", filter=settled),
+        under_way=Count("pk", filter=~settled & ~lost),
+        spent=Sum("cost_nano"),
+        lost=Count("pk", filter=lost),
+        lost_nano=Sum("reserved_nano", filter=lost),
+        fake=Count("pk", filter=Q(fake=True)),
+    )
+    problems = (
+        calls.exclude(problem="").values_list("problem").annotate(n=Count("pk")).order_by("-n", "problem")
+    )
+    tokens_in, tokens_out, items = _tokens(run)
+    return Spending(
+        calls=found["calls"],
+        items=items,
+        under_way=found["under_way"],
+        spent_usd=to_usd((found["spent"] or 0) + (found["lost_nano"] or 0)),
+        lost=found["lost"],
+        lost_usd=to_usd(found["lost_nano"]),
+        tokens_in=tokens_in,
+        tokens_out=tokens_out,
+        problems=[(problem, n) for problem, n in problems],
+        fake=bool(found["fake"]),
+    )
+
+
+def _tokens(run: Run) -> tuple[int, int, int]:
+    """Input tokens, output tokens and texts of a run's settled calls, added up by the database."""
+    if connection.vendor == "postgresql":
+        number, texts = "(usage->>'{}')::bigint", "jsonb_array_length(items)"
+    else:
+        number, texts = "json_extract(usage, '$.{}')", "json_array_length(items)"
+    tokens_in = " + ".join(
+        f"coalesce({number.format(name)}, 0)"
+        for name in ("input", "cache_read", "cache_write", "cache_write_1h")
+    )
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT sum({tokens_in}), sum(coalesce({number.format('output')}, 0)), sum({texts}) "
+            "FROM datasets_call WHERE run_id = %s AND settled_at IS NOT NULL AND cost_nano > 0",
+            [run.pk],
+        )
+        row = cursor.fetchone()
+    return int(row[0] or 0), int(row[1] or 0), int(row[2] or 0)
+
+
+def lost_calls(run: Run) -> list[Call]:
+    """The calls of a run whose answers never came, for its page."""
+    return list(Call.objects.filter(run=run, lost_at__isnull=False).defer("raw").order_by("reserved_at")[:50])
+
+
+def spent_on(dataset: Dataset) -> Decimal:
+    """USD that all runs of a dataset have spent, trials included."""
+    return to_usd(dataset.runs.aggregate(n=Sum("spent_nano"))["n"])
