@@ -13,7 +13,7 @@ import time
 from typing import Any
 
 from django.conf import settings
-from django.db import connections
+from django.db import DatabaseError, connections
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
@@ -38,6 +38,7 @@ PRELOADED = (
     "reviews.tasks",
     "reviews.path",
 )
+FOR_THE_MODEL = ("anthropic", "anthropic.resources.messages")
 
 
 def work(name: str) -> None:
@@ -93,7 +94,7 @@ class Preloaded(Worker):
     def execute_job(self, job: Job, queue: Queue) -> None:
         """Run a job in a fork that has everything imported and shares no connection."""
         preload()
-        connections.close_all()
+        connections.close_all()  # after the look into the settings
         super().execute_job(job, queue)
 
     def maintain_heartbeats(self, *args: Any) -> None:
@@ -121,11 +122,21 @@ class Preloaded(Worker):
 
 def preload() -> None:
     """Import what jobs need, so that every fork has it: seconds for each job otherwise."""
-    for name in PRELOADED:
+    for name in (*PRELOADED, *(FOR_THE_MODEL if _asks_a_model() else ())):
         try:
             importlib.import_module(name)
         except ImportError as error:  # the job that needs it will fail, and say so
             log.warning("%s cannot be imported: %s", name, error)
+
+
+def _asks_a_model() -> bool:
+    """Whether there is a key: without one nobody needs the megabytes of its client."""
+    from datasets import model_settings
+
+    try:
+        return not model_settings.missing()
+    except DatabaseError:
+        return False
 
 
 def _finish_soon(*_: Any) -> None:

@@ -16,7 +16,7 @@ from datasets.labeling import ROUND, free_items
 from datasets.models import Dataset, Run, record
 from labelhub.autolabel import loop, planner
 from labelhub.autolabel.rank import ACCEPT_NOTHING
-from reviews import calibrations, learning, rounds, samples, tasks, thresholds, verdicts
+from reviews import calibrations, learning, prompts, rounds, samples, tasks, thresholds, verdicts
 from reviews.models import Decision, Goal, Purpose, Sample, Threshold
 from reviews.validity import void_since
 
@@ -184,7 +184,9 @@ def _candidate(dataset: Dataset, now: Threshold, last: Run | None) -> Run | None
         return last
     if now.run.state == "finished":
         return None
-    newer = dataset.runs.filter(number__gt=now.run.number, finished_at__isnull=False, problem=None)
+    newer = dataset.runs.filter(
+        number__gt=now.run.number, finished_at__isnull=False, problem=None, trial=False
+    )
     return newer.order_by("-number").first()
 
 
@@ -254,7 +256,7 @@ def learn_again(goal: Goal, by: User | None, rings: bool = True) -> Run:
     with transaction.atomic():
         thresholds.check_no_sample(dataset)
         _check_no_run(dataset)
-        version = learning.make_version(dataset, ROUND, {"goal": goal.pk})
+        version = learning.make_version(dataset, ROUND, {"goal": goal.pk} | prompts.heard_before(dataset))
         return tasks.start(dataset, version, by, rings)
 
 

@@ -52,7 +52,7 @@ def fit(run: Run, items: QuerySet[Item]) -> tuple[bytes, Round]:
     answered = _answered(version, ids, labels, given, _standing(dataset, run, before))
     features = feature_store.load_or_make(settings.LABELHUB_HOME / "features", texts)
     learned = loop.learn(
-        features, answered.answers, len(labels), _votes(dataset, ids, labels), int(run.seed, 16)
+        features, answered.answers, len(labels), _votes(version, ids, labels), int(run.seed, 16)
     )
     here = np.searchsorted(ids, list(items.order_by("pk").values_list("pk", flat=True)))
     state = pack_scores(
@@ -152,11 +152,11 @@ def _answered(
     return _Answered(items, answers)
 
 
-def _votes(dataset: Dataset, ids: list[int], labels: list[int]) -> VoteTable | None:
+def _votes(version: LabelerVersion, ids: list[int], labels: list[int]) -> VoteTable | None:
     """The labels and confidences that came with the file or from a language model, if there are any."""
-    came = Vote.objects.filter(version__dataset=dataset, version__method="imported")
+    came = Vote.objects.filter(version__dataset=version.dataset_id, version__method="imported")
     sources = [came.filter(label__isnull=False)]
-    asked = questions.latest(dataset)
+    asked = questions.of_version(version)
     set_aside = _not_counted(asked)
     for source, question in asked.items():
         if source != questions.WITHOUT_ORDERS:
