@@ -6,7 +6,10 @@ import importlib
 import json
 import sys
 
-BENCHMARKS = ("stated_confidence", "weak_model", "main_path", "certified_loop", "promises", "rounds")
+BENCHMARKS = (
+    "stated_confidence", "weak_model", "main_path", "certified_loop", "promises", "rounds",
+    "llm_confidence", "ensemble_votes", "injection", "llm_throughput",
+)  # fmt: skip
 
 
 def main(names: list[str]) -> int:

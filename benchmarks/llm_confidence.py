@@ -1,6 +1,7 @@
 """What a language model's stated confidence is worth, alone and beside what people have reviewed.
 
-    OMP_NUM_THREADS=1 python benchmarks/llm_confidence.py [--runs 40] [--sizes 50,100,300,600] [--out FILE]
+    OMP_NUM_THREADS=1 python benchmarks/llm_confidence.py [--runs 40] [--sizes 50,100,300,600] [--what-if]
+        [--out FILE]
 
 GPT-4o's answers to the 2,046 distinct sentences of ``stance_gpt4o.csv``. Each run draws other reviewed items, learns
 from them, and is judged on the rest, resampled with replacement; so the spread of the runs holds both the luck of
@@ -42,6 +43,7 @@ from labelhub.autolabel.labelers.rules import RulesLabeler
 from labelhub.autolabel.labelers.stack import STRENGTH, Columns, Stacker, Votes
 from labelhub.autolabel.labelers.weak import Evidence, WeakModel, learn_weak
 from labelhub.autolabel.scorer import VoteTable, fit_scorer
+from labelhub.autolabel.whatif import compare
 
 Floats = npt.NDArray[np.float64]
 Marks = npt.NDArray[np.bool_]
@@ -82,7 +84,9 @@ def measure(runs: int = 40, sizes: Sequence[int] = SIZES) -> dict[str, Any]:
     features = TextFeatures.of([example.text for example in examples])
     return {
         str(n): summarise(
-            (judge(ways(schema, examples, votes, features, n, seed), seed) for seed in range(runs)), STATED
+            (judge(ways(schema, examples, votes, features, n, seed), seed) for seed in range(runs)),
+            STATED,
+            BEFORE,
         )
         | {"judged": len(examples) - n}
         for n in sizes
@@ -263,8 +267,8 @@ def calibration_error(p: Floats, right: Marks) -> float:
     return float(np.sqrt(max(total, 0.0) / len(p)))
 
 
-def summarise(runs: Iterator[dict[str, dict[str, float]]], reference: str) -> dict[str, Any]:
-    """Return mean and interval of each figure of each way, and of its lead over the reference."""
+def summarise(runs: Iterator[dict[str, dict[str, float]]], *references: str) -> dict[str, Any]:
+    """Return mean and interval of each figure of each way, and of its lead over each reference."""
     values: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     count = 0
     for run in runs:
@@ -275,10 +279,13 @@ def summarise(runs: Iterator[dict[str, dict[str, float]]], reference: str) -> di
     return {
         "runs": count,
         "ways": {way: {f: spread(v) for f, v in found.items()} for way, found in values.items()},
-        f"minus {reference}": {
-            way: {f: spread(np.subtract(v, values[reference][f])) for f, v in found.items()}
-            for way, found in values.items()
-            if way != reference
+        **{
+            f"minus {reference}": {
+                way: {f: spread(np.subtract(v, values[reference][f])) for f, v in found.items()}
+                for way, found in values.items()
+                if way != reference
+            }
+            for reference in references
         },
     }
 
@@ -288,6 +295,38 @@ def spread(values: npt.ArrayLike) -> list[float]:
     found = np.asarray(values, np.float64)
     middle, half = float(found.mean()), 1.96 * float(found.std(ddof=1)) if len(found) > 1 else float("nan")
     return [round(middle, 4), round(middle - half, 4), round(middle + half, 4)]
+
+
+def measure_what_if(runs: int = 40, sizes: Sequence[int] = (100, 300)) -> dict[str, Any]:
+    """Return what ``whatif.compare`` says of the same answers with and without their stated confidence.
+
+    Of each line and number of reviewed items: mean coverage at 95 %, mean width of its interval, and the share of
+    the runs in which it was distinguishable from the best.
+    """
+    schema, examples, votes = read()
+    flat = [Vote(vote.label, 1.0) for vote in votes]
+    report: dict[str, Any] = {}
+    for n in sizes:
+        found: dict[str, list[tuple[float, float, float]]] = defaultdict(list)
+        for seed in range(runs):
+            rows = np.random.default_rng([7, seed]).permutation(len(examples))[:n].tolist()
+            for line in compare(
+                [examples[i].text for i in rows],
+                [examples[i].label for i in rows],
+                schema,
+                votes={"Stated": [votes[i] for i in rows], "Label only": [flat[i] for i in rows]},
+                pool=len(examples) - n,
+                target_error=TARGET,
+                seed=seed,
+            ):
+                width = line.coverage.high - line.coverage.low
+                found[line.name].append((line.coverage.value, width, float(line.distinguishable)))
+        means = {name: np.mean(values, axis=0).round(3).tolist() for name, values in found.items()}
+        report[str(n)] = {
+            name: dict(zip(("coverage", "width", "distinguishable"), values, strict=True))
+            for name, values in means.items()
+        }
+    return report
 
 
 def logit(p: Floats) -> Floats:
@@ -307,9 +346,13 @@ def main() -> None:
     )
     parser.add_argument("--runs", type=int, default=40)
     parser.add_argument("--sizes", default=",".join(map(str, SIZES)))
+    parser.add_argument("--what-if", action="store_true", help="figures of whatif.compare instead")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    report = measure(options.runs, [int(n) for n in options.sizes.split(",")])
+    if options.what_if:
+        report = measure_what_if(options.runs)
+    else:
+        report = measure(options.runs, [int(n) for n in options.sizes.split(",")])
     for n, found in report.items():
         print(json.dumps({n: found}), flush=True)
     if options.out:

@@ -14,7 +14,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any
 
-from django.db import transaction
+from django.db import OperationalError, connection, transaction
 
 from datasets import gates, money, questions
 from datasets.models import Call, ModelSettings, Run, Slice
@@ -35,6 +35,7 @@ AHEAD = 3  # slices begun at once, so that a slow last answer of one does not le
 PATIENCE = 5.0  # seconds that a worker waits for leave; for longer it gives its work back
 LOOK = 0.25  # seconds between two looks at the clock, the lease and the run
 MOST_REJECTED = 5  # calls in a row that the other side rejects: then it is not the texts
+SAVE_AGAIN = (0.5, 1.0, 2.0, 4.0)  # seconds between tries to store answers: they are paid for
 
 
 class Waits(Exception):
@@ -79,7 +80,16 @@ class _Sent:
     errand: Errand
     chunk: Chunk
     question: Question
-    rows: Sequence[tuple[int, str]]
+
+
+@dataclass
+class _Back:
+    """What came back and is not stored yet."""
+
+    answers: list[money.Settled] = field(default_factory=list)
+    votes: list[questions.VoteRow] = field(default_factory=list)
+    well: set[str] = field(default_factory=set)  # gates that answered
+    failures: list[tuple[str, CallFailed]] = field(default_factory=list)
 
 
 class Desk:
@@ -104,10 +114,11 @@ class Desk:
         self.run, self.client, self.limits, self.more, self.done = run, client, limits, more, done
         self.errands: list[Errand] = []
         self.under_way: dict[Future[Reply], _Sent] = {}
+        self.back = _Back()
         self.rejected = 0
         self.not_before = 0.0  # of time.monotonic: no leave is asked for before
         self.dry_until = 0.0  # of time.monotonic: no further slice is looked for before
-        self.renewed = time.monotonic()
+        self.renewed = self.moved = time.monotonic()  # ``moved``: when a call last went out, or came back
         self.trouble: Exception | None = None
         self.rng = random.Random()  # for jitter only
 
@@ -117,19 +128,27 @@ class Desk:
         Raises: Waits or CannotGoOn; the slices of ``errands`` are still this worker's and want to be released.
         """
         with ThreadPoolExecutor(self.limits.at_once) as pool:
-            while True:
-                stopping = self.trouble is not None or stops()
-                if stopping and not self.under_way:
-                    break
-                if not stopping:
-                    self._advance()
-                    if not self.errands:
-                        break
-                    self._send(pool)
-                self._collect()
-                self._renew()
+            try:
+                self._work(pool, stops)
+            finally:  # whatever went wrong, what is under way will be paid for
+                while self.under_way:
+                    self._collect()
         if self.trouble is not None:
             raise self.trouble
+
+    def _work(self, pool: ThreadPoolExecutor, stops: Callable[[], bool]) -> None:
+        while True:
+            stopping = self.trouble is not None or stops()
+            if stopping and not self.under_way:
+                return
+            if not stopping:
+                self._send(pool)  # before a slice is labeled, so that calls are under way meanwhile
+                self._advance()
+                if not self.errands and not self.under_way:
+                    return
+                self._send(pool)
+            self._collect()
+            self._renew()
 
     def _advance(self) -> None:
         """Finish the errands that have their answers, and take on others."""
@@ -175,9 +194,9 @@ class Desk:
                 self.trouble = self._over_budget(reached)
         for (errand, chunk, params, _), call in zip(ready, calls, strict=False):
             assert errand.question is not None
-            rows = [errand.rows[place] for place in chunk.places]
             future = pool.submit(self.client.send, params)
-            self.under_way[future] = _Sent(call, errand, chunk, errand.question, rows)
+            self.under_way[future] = _Sent(call, errand, chunk, errand.question)
+            self.moved = moment
             sent += 1
         for errand, chunk, _, _ in reversed(ready[sent:]):
             errand.talk.put_back(chunk)
@@ -222,10 +241,18 @@ class Desk:
         return calls
 
     def _wait_for(self, leave: gates.Leave) -> None:
+        """Look again when there may be leave; give the work back where that is not soon."""
         seconds = LOOK if leave.again_at is None else (leave.again_at - now()).total_seconds()
         if seconds > PATIENCE and leave.reason:
             self.trouble = Waits(leave.reason)
+        elif leave.again_at is None:
+            self._wait_for_others()
         self.not_before = time.monotonic() + min(max(seconds, 0.01), PATIENCE)
+
+    def _wait_for_others(self) -> None:
+        """Wait for calls of other workers, but not for long: one may be gone, and its slices want to be claimed."""
+        if not self.under_way and time.monotonic() - self.moved > PATIENCE:
+            self.trouble = Waits("Other workers' calls are under way.")
 
     def _over_budget(self, reached: money.BudgetReached) -> Exception | None:
         run = Run.objects.only("budget_nano", "spent_nano", "reserved_nano", "paused_at", "cancelled_at").get(
@@ -235,7 +262,8 @@ class Desk:
             return Waits("The run was stopped.")
         if run.reserved_nano:  # another worker's calls may leave something over
             self.not_before = time.monotonic() + LOOK
-            return None
+            self._wait_for_others()
+            return self.trouble
         return CannotGoOn(budget_reached(run, reached))
 
     def _collect(self) -> None:
@@ -244,34 +272,50 @@ class Desk:
             time.sleep(min(max(self.not_before - time.monotonic(), 0.01), LOOK))
             return
         done, _ = wait(self.under_way, LOOK, FIRST_COMPLETED)
-        if not done:
-            return
-        answers, votes, well, failures = [], [], set(), []
         for future in done:
-            sent = self.under_way.pop(future)
-            error = future.exception()
-            if error is None:
-                reply = future.result()
-                reading = read(reply.stop_reason, reply.text, len(sent.chunk.places), sent.question.label_ids)
-                answers.append(_settled(sent, reply, reading.whole or ""))
-                votes += _votes(sent, sent.errand.talk.heard(sent.chunk, reading))
-                well.add(sent.question.gate)
-                self.rejected = 0
-            elif isinstance(error, CallFailed):
-                answers.append(_not_answered(sent, error))
-                votes += self._failed(sent, error)
-                failures.append((sent.question.gate, error))
-            else:
-                raise error
-        with transaction.atomic():
-            # First the gates, then the run: in the order of reserving, so that two workers never wait for each other.
-            for gate in sorted(well):
-                gates.note_success(gate)
-            for gate, error in sorted(failures, key=lambda one: one[0]):
-                if error.transient:
-                    gates.note_failure(gate, error.sentence, error.retry_after, self.rng.random())
-            money.settle(answers)
-            questions.store(votes)
+            self._take_in(self.under_way.pop(future), future)
+        if done:
+            self.moved = time.monotonic()
+            self._save()
+
+    def _take_in(self, sent: _Sent, future: Future[Reply]) -> None:
+        back, error = self.back, future.exception()
+        if error is None:
+            reply = future.result()
+            reading = read(reply.stop_reason, reply.text, len(sent.chunk.places), sent.question.label_ids)
+            back.answers.append(_settled(sent, reply, reading.whole or ""))
+            back.votes += _votes(sent, sent.errand.talk.heard(sent.chunk, reading))
+            back.well.add(sent.question.gate)
+            self.rejected = 0
+        elif isinstance(error, CallFailed):
+            back.answers.append(_not_answered(sent, error))
+            back.votes += self._failed(sent, error)
+            back.failures.append((sent.question.gate, error))
+        elif self.trouble is None:  # a fault of ours; the call stays reserved until it is written off
+            self.trouble = error if isinstance(error, Exception) else RuntimeError(repr(error))
+
+    def _save(self) -> None:
+        """Store what came back; a database that is busy is asked again. Raises: OperationalError."""
+        back = self.back
+        for seconds in (*SAVE_AGAIN, None):
+            try:
+                with transaction.atomic():
+                    # First the gates, then the run: in the order of reserving, so that no two workers wait for each other.
+                    for gate in sorted(back.well):
+                        gates.note_success(gate)
+                    for gate, error in sorted(back.failures, key=lambda one: one[0]):
+                        if error.transient:
+                            gates.note_failure(gate, error.sentence, error.retry_after, self.rng.random())
+                    money.settle(back.answers)
+                    questions.store(back.votes)
+                break
+            except OperationalError:
+                if seconds is None:
+                    raise
+                log.warning("answers could not be stored, trying again in %s s", seconds, exc_info=True)
+                time.sleep(seconds)
+                connection.close_if_unusable_or_obsolete()
+        self.back = _Back()
 
     def _failed(self, sent: _Sent, error: CallFailed) -> list[questions.VoteRow]:
         if error.fatal:
@@ -321,7 +365,7 @@ def _settled(sent: _Sent, reply: Reply, problem: str) -> money.Settled:
 
 
 def _not_answered(sent: _Sent, error: CallFailed) -> money.Settled:
-    return money.Settled(sent.call, 0, error.kind, request_id=error.request_id or "")
+    return money.Settled(sent.call, 0, error.kind, request_id=error.request_id or "", lost=error.may_be_paid)
 
 
 def _votes(sent: _Sent, places: Sequence[int]) -> list[questions.VoteRow]:

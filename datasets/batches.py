@@ -107,15 +107,27 @@ def step(batch: MessageBatch) -> None:
         pause = min(max((moment - batch.submitted_at) / 20, SHORTEST_WAIT), LONGEST_WAIT)
         if moment < batch.polled_at + pause:
             return
-    state = speaker.batch(batch.api_id)
-    if state.status == "ended":
-        _collect(speaker, batch)
-    elif batch.expires_at is not None and moment > batch.expires_at + GIVEN_UP:
-        log.error("batch %s never ended; its calls are written off", batch.api_id)
-        money.write_off(Call.objects.filter(batch=batch))
-        MessageBatch.objects.filter(pk=batch.pk).update(collected_at=moment)
+    try:
+        state = speaker.batch(batch.api_id)
+        if state.status == "ended":
+            _collect(speaker, batch)
+            return
+    except CallFailed as error:
+        if error.kind != "rejected":
+            raise
+        _give_up(batch, error.sentence)  # it is no longer kept there, and never will be again
+        return
+    if batch.expires_at is not None and moment > batch.expires_at + GIVEN_UP:
+        _give_up(batch, "It never ended.")
     else:
         MessageBatch.objects.filter(pk=batch.pk).update(polled_at=moment)
+
+
+def _give_up(batch: MessageBatch, reason: str) -> None:
+    """Write off what a batch has not answered by now; it will be asked again."""
+    log.error("batch %s is given up, its calls are written off: %s", batch.api_id, reason)
+    money.write_off(Call.objects.filter(batch=batch))
+    MessageBatch.objects.filter(pk=batch.pk).update(collected_at=now())
 
 
 def _hand_in(speaker: Claude, batch: MessageBatch) -> None:
@@ -204,13 +216,16 @@ def _votes(question: Question, call: Call, reply: Reply) -> Iterable[questions.V
 def end(run: Run) -> int:
     """Cancel the batches of a run that is over, and collect what was answered; returns how many are still open."""
     for batch in run.batches.filter(collected_at=None).order_by("pk"):
-        if not batch.api_id and batch.polled_at is None:  # never handed in
-            with transaction.atomic():
+        if not batch.api_id and (batch.polled_at is None or _look_for(client(), batch) is None):
+            with transaction.atomic():  # never handed in, and now it will not be
                 left = Call.objects.filter(batch=batch, settled_at=None, lost_at=None)
                 money.settle([money.Settled(call, 0, "not_sent") for call in left])
                 MessageBatch.objects.filter(pk=batch.pk).update(collected_at=now())
             continue
-        if batch.api_id and batch.cancelled_at is None:
+        if not batch.api_id:  # it had arrived: this finds it again, and stores its id
+            step(batch)
+            batch.refresh_from_db()
+        if batch.cancelled_at is None:
             try:
                 client().cancel(batch.api_id)
             except CallFailed as error:

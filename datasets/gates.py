@@ -15,7 +15,7 @@ from datasets.models import Call, Gate, ModelSettings
 from datasets.slices import now
 
 MOST_FAILURES = 4  # in a row, of any calls: then nobody calls for a while
-SHORTEST_SECONDS, LONGEST_SECONDS = 2.0, 300.0  # that a gate stays closed after further failures
+SHORTEST_SECONDS, LONGEST_SECONDS = 2.0, 60.0  # that a gate stays closed after further failures
 STALE = dt.timedelta(seconds=150)  # a call that old does not count as under way: its worker is gone
 BURST = dt.timedelta(seconds=1)  # how far calls may run ahead of their pace
 
@@ -37,8 +37,11 @@ def ask_leave(name: str, limits: ModelSettings, wanted: int) -> Leave:
         limits: calls at once and calls a minute.
         wanted: at least 1.
     """
-    Gate.objects.get_or_create(pk=name)
-    gate = Gate.objects.select_for_update().get(pk=name)
+    locked = Gate.objects.select_for_update()
+    gate = locked.filter(pk=name).first()
+    if gate is None:
+        Gate.objects.get_or_create(pk=name)
+        gate = locked.get(pk=name)
     moment = now()
     if gate.closed_until is not None and gate.closed_until > moment:
         return Leave(0, gate.closed_until, gate.reason)
@@ -67,10 +70,14 @@ def under_way(name: str, moment: dt.datetime) -> int:
 
 
 def note_success(name: str) -> None:
-    """An answer came: whatever was wrong is over."""
-    Gate.objects.filter(pk=name).exclude(failures=0, reason="").update(
+    """An answer came: whatever was wrong is over. But where the other side said how long to wait, that stands."""
+    gate = Gate.objects.filter(pk=name).exclude(failures=0, reason="")
+    if not gate.exists():
+        return
+    gate.filter(Q(failures__gte=MOST_FAILURES) | Q(closed_until=None) | Q(closed_until__lte=now())).update(
         failures=0, reason="", closed_until=None, failing_since=None
     )
+    gate.filter(closed_until__gt=now()).update(failures=0, failing_since=None)
 
 
 def note_failure(name: str, reason: str, retry_after: float | None, jitter: float) -> None:

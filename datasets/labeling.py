@@ -31,6 +31,7 @@ from datasets.models import (
 )
 from datasets.slices import close_slice
 from labelhub.autolabel import labelers
+from labelhub.autolabel.labelers import suspicion
 from labelhub.autolabel.labelers.ensemble import agreed
 from labelhub.autolabel.labelers.state import read_state, write_state
 from labelhub.autolabel.rank import confidence_of, draw_ties, to_rank, to_ranks
@@ -146,7 +147,7 @@ def label_slice(mine: Slice, items: QuerySet[Item]) -> list[Said]:
     said = []
     for (item_id, _), answer in zip(rows, answers, strict=True):
         behind = _behind(answer.votes, ids) | heard.set_aside.get(item_id, {})
-        if heard.problems.get(item_id) == SUSPICIOUS:
+        if heard.problems.get(item_id) == SUSPICIOUS or _is_contradicted(answer, heard.doubted.get(item_id)):
             # Its words may have moved the other labelers too, so nobody's label stands unseen.
             said.append(Said(item_id, None, 0.0, SUSPICIOUS, behind))
             continue
@@ -158,6 +159,14 @@ def label_slice(mine: Slice, items: QuerySet[Item]) -> list[Said]:
             sure = 0.0 if answer.guess and not version.guess else answer.confidence
             said.append(Said(item_id, label_id, sure, None, behind))
     return said
+
+
+def _is_contradicted(answer: Answer, doubted: str | None) -> bool:
+    """Whether the weak model is sure of another label than the one that the text may have asked for."""
+    weak = answer.votes.get("weak_model")
+    if doubted is None or weak is None or answer.guess:
+        return False
+    return weak.label not in (None, doubted) and weak.score >= suspicion.SURE
 
 
 def _behind(votes: Mapping[str, AutoVote], ids: Mapping[str, int]) -> dict[str, list[Any]]:
@@ -182,12 +191,14 @@ class Heard:
     """What language models said about some items.
 
     ``votes`` by source and item, those that count; ``problems`` why the first question brought no label that counts;
-    ``set_aside`` the votes that do not count, as they are shown.
+    ``set_aside`` the votes that do not count, as they are shown; ``doubted`` the labels that count although the text may
+    have asked for them.
     """
 
     votes: dict[str, dict[int, AutoVote]] = field(default_factory=dict)
     problems: dict[int, str] = field(default_factory=dict)
     set_aside: dict[int, dict[str, list[Any]]] = field(default_factory=dict)
+    doubted: dict[int, str] = field(default_factory=dict)
 
 
 def hear(version: LabelerVersion, items: Sequence[int]) -> Heard:
@@ -206,6 +217,8 @@ def hear(version: LabelerVersion, items: Sequence[int]) -> Heard:
         elif not questions.counts(vote, without.get(pk)):
             heard.problems[pk] = SUSPICIOUS
             heard.set_aside[pk] = {"llm_set_aside": [vote.label_id, round(vote.score, 6), vote.suspect]}
+        elif vote.suspect and vote.label_id in names:
+            heard.doubted[pk] = names[vote.label_id]
     for source, question in asked.items():
         if source == questions.WITHOUT_ORDERS:
             continue

@@ -299,11 +299,11 @@ def redact(text: str) -> str:
 
 
 class _Filter(SafeExceptionReporterFilter):
-    """Hides variables and fields that hold a key; where they are printed, they may be cut or broken up."""
+    """Hides fields that are called like one, and variables that hold a key: printed, they may be cut or broken up."""
 
     def get_post_parameters(self, request: Any) -> Any:
         sent = super().get_post_parameters(request)
-        return {name: redact(str(value)) for name, value in sent.items()}
+        return {name: self.cleanse_setting(name, value) for name, value in sent.items()}
 
     def get_traceback_frame_variables(self, request: Any, tb_frame: Any) -> Any:
         return [

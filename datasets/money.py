@@ -42,7 +42,10 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """What became of a call: its cost, and what came back."""
+    """What became of a call: its cost, and what came back.
+
+    ``lost``: its answer may have been made, and then is paid for, but never came; it counts as what was reserved.
+    """
 
     call: Call
     cost_nano: int
@@ -51,6 +54,7 @@ class Settled:
     raw: str = ""
     request_id: str = ""
     fake: bool = False
+    lost: bool = False
 
 
 class BudgetReached(Exception):
@@ -97,30 +101,38 @@ def settle(answers: Sequence[Settled]) -> None:
     instead of what was reserved.
     """
     moment, by_run = now(), dict[int, tuple[int, int]]()
-    for one in answers:
+    for one in sorted(
+        answers, key=lambda one: one.call.pk
+    ):  # all in the same order, so that nobody waits in a circle
         call = Call.objects.filter(pk=one.call.pk, settled_at=None)
         facts = {
             "settled_at": moment, "cost_nano": one.cost_nano, "problem": one.problem[:32], "usage": one.usage or {},
             "raw": one.raw.replace("\x00", ""), "request_id": one.request_id[:100], "fake": one.fake,
         }  # fmt: skip
         reserved, spent = by_run.get(one.call.run_id, (0, 0))
-        if call.filter(lost_at=None).update(**facts):
+        if one.lost:
+            gone = {"lost_at": moment, "problem": facts["problem"], "request_id": facts["request_id"]}
+            if call.filter(lost_at=None).update(**gone):
+                by_run[one.call.run_id] = reserved + one.call.reserved_nano, spent + one.call.reserved_nano
+        elif call.filter(lost_at=None).update(**facts):
             by_run[one.call.run_id] = reserved + one.call.reserved_nano, spent + one.cost_nano
         elif call.update(lost_at=None, **facts):
             by_run[one.call.run_id] = reserved, spent + one.cost_nano - one.call.reserved_nano
-    for run_id, (reserved, spent) in by_run.items():
+    for run_id, (reserved, spent) in sorted(by_run.items()):
         _move(run_id, reserved, spent)
 
 
 def write_off(calls: QuerySet[Call]) -> int:
     """Count calls as spent whose answers will never be seen; returns how many."""
     with transaction.atomic():
-        lost = list(calls.filter(settled_at=None, lost_at=None).values_list("pk", "run", "reserved_nano"))
-        n = 0
-        for pk, run_id, reserved in lost:
+        waiting = calls.filter(settled_at=None, lost_at=None).order_by("pk")
+        n, by_run = 0, dict[int, int]()
+        for pk, run_id, reserved in list(waiting.values_list("pk", "run", "reserved_nano")):
             if Call.objects.filter(pk=pk, settled_at=None, lost_at=None).update(lost_at=now()):
-                _move(run_id, reserved, reserved)
+                by_run[run_id] = by_run.get(run_id, 0) + reserved
                 n += 1
+        for run_id, reserved in sorted(by_run.items()):
+            _move(run_id, reserved, reserved)
         return n
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from django.db import connection, transaction
 
-from datasets.models import ITEMS_IN_A_SLICE, Dataset, Item, Label, LabelerVersion, Vote
+from datasets.models import ITEMS_IN_A_SLICE, Dataset, Item, Label, LabelerVersion, Run, Vote
 from labelhub.autolabel.labelers.prompt import Prompt
 from labelhub.autolabel.labelers.reply import Said
 from labelhub.autolabel.labelers.suspicion import suspicious, without_span
@@ -56,8 +56,7 @@ def put(dataset: Dataset, source: str, model: str, address: str, prompt: Prompt,
     Args:
         address: the host that serves the model; answers of another host are answers of another model.
     """
-    variant = f" {source}" if source == WITHOUT_ORDERS else ""
-    fingerprint = prompt.fingerprint(f"{model} {address}{variant}", ask)
+    fingerprint = _fingerprint(source, model, address, prompt, ask)
     known = {name: pk for pk, name in dataset.labels.filter(retired_at=None).values_list("pk", "name")}
     settings = {
         "labels": [[known[name], name, definition] for name, definition in prompt.labels],
@@ -71,6 +70,18 @@ def put(dataset: Dataset, source: str, model: str, address: str, prompt: Prompt,
         dataset=dataset, fingerprint=fingerprint, defaults={"method": ASK, "settings": settings}
     )
     return version.pk
+
+
+def find(dataset: Dataset, source: str, model: str, address: str, prompt: Prompt, ask: int = 1) -> int | None:
+    """Return the id of the version that is this question, as ``put``; None if nobody asked it before."""
+    fingerprint = _fingerprint(source, model, address, prompt, ask)
+    known = LabelerVersion.objects.filter(dataset=dataset, fingerprint=fingerprint)
+    return known.values_list("pk", flat=True).first()
+
+
+def _fingerprint(source: str, model: str, address: str, prompt: Prompt, ask: int) -> str:
+    variant = f" {source}" if source == WITHOUT_ORDERS else ""
+    return prompt.fingerprint(f"{model} {address}{variant}", ask)
 
 
 def of_version(version: LabelerVersion) -> dict[str, Question]:
@@ -196,9 +207,14 @@ def counts(vote: Vote, without: Vote | None) -> bool:
 
 def latest(dataset: Dataset) -> dict[str, Question]:
     """The questions of the newest run that asked any, whose votes later runs and rounds go by."""
-    asking = dataset.runs.filter(trial=False, version__settings__has_key="llm").order_by("-number")
-    run = asking.select_related("version").defer("version__state", "version__examples").first()
+    run = latest_run(dataset)
     return of_version(run.version) if run else {}
+
+
+def latest_run(dataset: Dataset) -> Run | None:
+    """The newest run that asked, or went by what others had asked; a trial is none of them."""
+    asking = dataset.runs.filter(trial=False, version__settings__has_key="llm").order_by("-number")
+    return asking.select_related("version").defer("version__state", "version__examples").first()
 
 
 def names_of(dataset: Dataset) -> dict[int, str]:

@@ -144,7 +144,7 @@ def learn(
         rings: ask the workers; False leaves the work to the caller (`tasks.work_here`).
     Raises: CannotLearn, thresholds.SampleIsOpen, tasks.RunIsActive, each with a sentence.
     """
-    _check(dataset, method)
+    check(dataset, method)
     if spend is None and method == MODEL:
         spend = Spend()
     settings, budget, expected = _to_spend(dataset, method, spend)
@@ -211,7 +211,8 @@ def make_version(dataset: Dataset, method: str, settings: dict[str, Any] | None 
     return version
 
 
-def _check(dataset: Dataset, method: str) -> None:
+def check(dataset: Dataset, method: str) -> None:
+    """Refuse a method that cannot work on this dataset. Raises: CannotLearn."""
     if dataset.ready_at is None:
         raise CannotLearn("This dataset is not ready: its file is still being read, or could not be.")
     found = {one.name: one for one in methods(dataset)}.get(method)

@@ -1,10 +1,16 @@
-"""Who labeled what, the answers that took, and what it saves against labeling everything by hand. Reads only."""
+"""Who labeled what, the answers that took, what models cost, and what it saves against labeling everything by hand.
+
+Reads only.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 
-from datasets.models import Dataset
+from datasets import money
+from datasets.models import Call, Dataset, Run
 from labelhub.autolabel.savings import IDLE_SECONDS, Savings, rounded_parts, savings, seconds_per_decision
 from reviews.evidence import Evidence
 from reviews.models import Decision, Outcome, Purpose, Sample, Threshold
@@ -13,7 +19,56 @@ from reviews.states import CURRENT, REVOKED, States, fetch_all
 
 LATEST_TIMES = 10_000  # answers that a median is taken from
 DONE = (Purpose.REVIEW, Purpose.TRAINING, Purpose.CALIBRATION, Purpose.SPOT_CHECK)
-MODEL_USD = 0.0  # no labeler of this version costs money
+
+
+@dataclass(frozen=True, slots=True)
+class LabelCost:
+    """What a model's answers with one label cost; ``label`` is its name, "" for answers without a label.
+
+    A call costs the same for each of its answers. ``answers`` are further questions included.
+    """
+
+    label: str
+    answers: int
+    usd: Decimal
+
+    @property
+    def usd_per_answer(self) -> Decimal:
+        """Of one answer with this label."""
+        return self.usd / self.answers
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCost:
+    """What language models cost, trials included.
+
+    ``usd`` all in all; ``items`` that were answered about; ``by_label`` in falling order of cost: what is missing
+    there to ``usd`` are calls that brought no answer.
+    """
+
+    usd: Decimal
+    items: int
+    by_label: list[LabelCost]
+
+    @property
+    def usd_per_item(self) -> Decimal | None:
+        """All costs over all items with an answer; None before the first one."""
+        return self.usd / self.items if self.items else None
+
+    @property
+    def labels(self) -> int:
+        """Answers that are a label."""
+        return sum(line.answers for line in self.by_label if line.label)
+
+    @property
+    def usd_per_label(self) -> Decimal | None:
+        """All costs over all answers that are a label; None before the first one."""
+        return self.usd / self.labels if self.labels else None
+
+    @property
+    def usd_without_answer(self) -> Decimal:
+        """What calls cost that brought no answer, lost ones included."""
+        return self.usd - sum((line.usd for line in self.by_label), Decimal(0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +108,7 @@ class Work:
     timed: int
     pending: int
     model_usd: float
+    model: ModelCost | None  # None where none was asked
 
 
 def work(
@@ -68,7 +124,8 @@ def work(
         hourly_rate: USD; the dataset's own if None.
     """
     rate = float(dataset.hourly_rate_usd) if hourly_rate is None else hourly_rate
-    times, model_usd = _blind_seconds(dataset), MODEL_USD
+    times, spent = _blind_seconds(dataset), money.spent_on(dataset)
+    model_usd = float(spent)
     parts = _parts(dataset, threshold, count, known)
     answers = sum(n for _, _, n, checks in parts if not checks)
     spot_check = sum(n for _, _, n, checks in parts if checks)
@@ -95,7 +152,39 @@ def work(
         timed=sum(time <= IDLE_SECONDS for time in times),
         pending=count.pending,
         model_usd=model_usd,
+        model=model_cost(spent, list(dataset.runs.all())) if spent else None,
     )
+
+
+def model_cost(spent: Decimal, runs: Sequence[Run]) -> ModelCost:
+    """Share what runs of one dataset have spent among the answers that it brought; three statements.
+
+    Args:
+        spent: USD, of all their calls.
+        runs: whose calls they are.
+    """
+    ids = [run.pk for run in runs] or [0]
+    versions = list(Call.objects.filter(run__in=ids).order_by().values_list("version", flat=True).distinct())
+    if not versions:
+        return ModelCost(spent, 0, [])
+    of_run, of_version = (",".join(["%s"] * len(found)) for found in (ids, versions))
+    votes = f"""datasets_vote v JOIN datasets_call c ON c.id = v.call_id
+        WHERE v.version_id IN ({of_version}) AND c.run_id IN ({of_run})"""
+    sql = f"""
+        SELECT l.name, count(*), sum(a.cost) FROM (
+            SELECT v.label_id, 1.0 * c.cost_nano / count(*) OVER (PARTITION BY c.id) AS cost FROM {votes}
+        ) a LEFT JOIN datasets_label l ON l.id = a.label_id GROUP BY l.name"""
+    rows = sorted(fetch_all(sql, [*versions, *ids]), key=lambda row: (-(row[2] or 0), row[0] or ""))
+    nanos = [round(cost or 0) for *_, cost in rows]
+    rest = money.to_nano(spent) - sum(nanos)
+    if rows and abs(rest) <= len(rows):  # of rounding alone
+        nanos[0] += rest
+    lines = [
+        LabelCost(name or "", int(n), money.to_usd(nano))
+        for (name, n, _), nano in zip(rows, nanos, strict=True)
+    ]
+    items = fetch_all(f"SELECT count(DISTINCT v.item_id) FROM {votes}", [*versions, *ids])
+    return ModelCost(spent, int(items[0][0]), lines)
 
 
 def _parts(
@@ -103,7 +192,9 @@ def _parts(
 ) -> list[tuple[str, int, int, bool]]:
     """Who, items, answers, and whether it is a spot check: everything that was done or is still open."""
     given = _answers(dataset)
-    drawing = Sample.objects.open().filter(dataset=dataset).values_list("purpose", flat=True).first()
+    drawing = None
+    if count.drawn:
+        drawing = Sample.objects.open().filter(dataset=dataset).values_list("purpose", flat=True).first()
     covered = drawing == Purpose.SPOT_CHECK or any(
         one.sample.purpose == Purpose.SPOT_CHECK and one.sample.threshold <= threshold.rank
         for one in known.drawn

@@ -122,6 +122,8 @@ def _learning(run: Run) -> Place:
         why = f": {run.problem}" if run.problem else "."
         return Place(step, f"Run {run.number} is paused{why}", NOTHING, meanwhile, "overview", run=run)
     what = "learns from all answers and labels again" if is_round else "labels everything"
+    if run.trial:
+        what = "is tried on a few items"
     return Place(step, f"The machine {what}.", NOTHING, meanwhile, "wait", run=run)
 
 

@@ -94,7 +94,9 @@ def _waiting_goals() -> list[int]:
     """Datasets with a goal, labeled once, on which neither a round nor a sample has begun."""
     run = Run.objects.active().filter(dataset=OuterRef("dataset"))
     sample = Sample.objects.filter(dataset=OuterRef("dataset"), drawn_at__gte=OuterRef("at"))
-    done = Run.objects.filter(dataset=OuterRef("dataset"), finished_at__isnull=False, problem=None)
+    done = Run.objects.filter(
+        dataset=OuterRef("dataset"), finished_at__isnull=False, problem=None, trial=False
+    )
     goals = Goal.objects.active().filter(~Exists(run), ~Exists(sample), Exists(done), rounds=None)
     return list(goals.values_list("dataset", flat=True))
 
@@ -117,6 +119,22 @@ def resume(run: Run, by: User | None) -> bool:
         record(by, run.dataset, "run resumed", run=run.number)
     for _ in range(max(settings.LABELHUB_WORKERS, 1)):
         ring(run)
+    return True
+
+
+def raise_cap(run: Run, budget: int, by: User | None) -> bool:
+    """Set another cap for what a run may pay a language model, and let a paused run go on.
+
+    Args:
+        budget: billionths of a USD, more than the run has spent.
+    Returns: False, with nothing changed, when it has spent as much already, pays nothing, or has ended.
+    """
+    with transaction.atomic():
+        capped = Run.objects.active().filter(pk=run.pk, budget_nano__isnull=False, spent_nano__lt=budget)
+        if not capped.update(budget_nano=budget):
+            return False
+        record(by, run.dataset, "budget changed", run=run.number, usd=f"{money.to_usd(budget):f}")
+    resume(run, by)
     return True
 
 

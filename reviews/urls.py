@@ -1,13 +1,17 @@
 from django.urls import path
 
-from reviews.views import certificates, export, guide, review, runs, savings, spot
+from reviews.views import certificates, export, guide, model, progress, review, run, runs, savings, spot
 
 app_name = "reviews"
 
 urlpatterns = [
     path("d/<int:dataset_id>/", runs.overview, name="overview"),
-    path("d/<int:dataset_id>/_progress", runs.progress, name="progress"),
+    path("d/<int:dataset_id>/_progress", progress.progress, name="progress"),
+    path("d/<int:dataset_id>/estimate/", runs.estimate, name="estimate"),
     path("d/<int:dataset_id>/run/", runs.start, name="start"),
+    path("d/<int:dataset_id>/run/<int:number>/", run.run, name="run"),
+    path("d/<int:dataset_id>/run/<int:number>/json", run.run_json, name="run_json"),
+    path("d/<int:dataset_id>/run/<int:number>/cap", runs.raise_cap, name="raise_cap"),
     path("d/<int:dataset_id>/run/<int:number>/pause", runs.pause, name="pause"),
     path("d/<int:dataset_id>/run/<int:number>/resume", runs.resume, name="resume"),
     path("d/<int:dataset_id>/run/<int:number>/cancel", runs.cancel, name="cancel"),
@@ -34,6 +38,11 @@ urlpatterns = [
     path("d/<int:dataset_id>/guide/goal", guide.choose, name="goal"),
     path("d/<int:dataset_id>/guide/leave", guide.leave, name="leave"),
     path("d/<int:dataset_id>/guide/calibrate", guide.calibrate, name="calibrate"),
+    path("d/<int:dataset_id>/prompt/", model.prompt, name="prompt"),
+    path("d/<int:dataset_id>/trial/", model.trial, name="trial"),
+    path("d/<int:dataset_id>/whatif/", model.whatif, name="whatif"),
+    path("d/<int:dataset_id>/whatif/use", model.whatif_use, name="whatif_use"),
+    path("d/<int:dataset_id>/whatif/json", model.whatif_json, name="whatif_json"),
     path("d/<int:dataset_id>/spot/", spot.spot, name="spot"),
     path("d/<int:dataset_id>/spot/draw", spot.draw, name="draw"),
     path("d/<int:dataset_id>/spot/discard", spot.discard, name="discard"),

@@ -83,7 +83,10 @@ def work(run_id: int, since: float, rings: bool = True) -> str:
             Run.objects.filter(pk=run.pk, started_at=None).update(started_at=timezone.now())
         mine.run = run
         money.write_off_before(mine)
-        if asks and mine.number == 0:
+        if asks and mine.number:  # it came free since nobody was found to ask about: it is asked about first
+            slices.release_slice(mine, counts=False)
+            continue
+        if asks:
             state = _prepare(run, mine, lambda: has_ended(ASK_SECONDS), rings)
             if state:
                 return state
@@ -115,6 +118,10 @@ def _ask(run: Run, owner: str, ends: Callable[[], bool], rings: bool) -> str:
             run, _stops(run, ends), claim, rows, lambda mine: _work_slice(run, mine, rings)
         )
     except model_runs.Stopped as stopped:
+        if not _is_known(stopped):
+            for mine in stopped.begun:
+                _trouble(run, mine, stopped.__cause__ or stopped)
+            return "more"
         for mine in stopped.begun:
             slices.release_slice(mine, counts=False)
         return _halt(run, stopped)
@@ -141,6 +148,9 @@ def _prepare(run: Run, mine: Slice, ends: Callable[[], bool], rings: bool) -> st
     except slices.Fenced as error:
         log.warning("%s", error)
     except (model_runs.Stopped, Waits, CannotGoOn, CallFailed) as error:
+        if not _is_known(error):
+            _trouble(run, mine, error.__cause__ or error)
+            return ""
         slices.release_slice(mine, counts=False)
         return _halt(run, error)
     except OperationalError:
@@ -165,13 +175,19 @@ def _stops(run: Run, ends: Callable[[], bool]) -> Callable[[], bool]:
     return stops
 
 
-def _halt(run: Run, error: Exception) -> str:
-    """Pause a run that cannot go on without a person; let one that only waits wait."""
+def _is_known(error: Exception) -> bool:
+    """Whether asking ended for a reason that has its own remedy; anything else is a fault of LabelHub."""
     cause = error.__cause__ if isinstance(error, model_runs.Stopped) else error
+    return isinstance(cause, Waits | CannotGoOn | CallFailed | OperationalError)
+
+
+def _halt(run: Run, error: Exception) -> str:
+    """Pause a run that cannot go on without a person; let one that only waits wait. Raises: OperationalError."""
+    cause = error.__cause__ if isinstance(error, model_runs.Stopped) else error
+    if isinstance(cause, OperationalError):
+        raise cause
     if isinstance(cause, Waits) or (isinstance(cause, CallFailed) and cause.transient):
         return "held"
-    if not isinstance(cause, CannotGoOn | CallFailed):
-        raise error
     changes = {"problem": str(cause), "paused_at": timezone.now()}
     if Run.objects.active().filter(pk=run.pk, paused_at=None).update(**changes):
         log.warning("run %s pauses: %s", run.pk, cause)
@@ -231,7 +247,7 @@ def _call_others(run: Run, rings: bool) -> None:
         ring(run)
 
 
-def _trouble(run: Run, mine: Slice, error: Exception) -> None:
+def _trouble(run: Run, mine: Slice, error: BaseException) -> None:
     """Keep what went wrong; after three attempts a person must look. What was labeled stays."""
     known = isinstance(error, ValueError | LabelerUnavailable)
     sentence = (

@@ -9,8 +9,10 @@ RULES = {
     "read": "reviews:overview reviews:progress reviews:item reviews:guide",
     "review": "reviews:review reviews:next reviews:undo reviews:decide reviews:remark reviews:renew reviews:spot"
     " reviews:sample",
-    "watch": "reviews:savings reviews:threshold_preview reviews:certificate reviews:certificate_json",
+    "watch": "reviews:savings reviews:threshold_preview reviews:certificate reviews:certificate_json"
+    " reviews:run reviews:run_json",
     "manage": "reviews:start reviews:pause reviews:resume reviews:cancel reviews:apply reviews:threshold"
     " reviews:export reviews:file reviews:draw reviews:discard reviews:look reviews:approve"
-    " reviews:reject reviews:goal reviews:leave reviews:calibrate",
+    " reviews:reject reviews:goal reviews:leave reviews:calibrate reviews:estimate reviews:raise_cap"
+    " reviews:prompt reviews:trial reviews:whatif reviews:whatif_use reviews:whatif_json",
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from django.db.models import Exists, OuterRef
+from django.db.models import Exists, OuterRef, Q
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
@@ -91,7 +91,9 @@ def _lines(found: list[Dataset]) -> list[Line]:
     }
     guided = set(Goal.objects.active().filter(dataset__in=ready).values_list("dataset", flat=True))
     runs: dict[int, Run] = {}
-    for run in Run.objects.filter(dataset__in=ready).order_by("number"):
+    # A trial that is over changed nothing, so nobody has to hear of it here.
+    heard_of = Q(trial=False) | Q(finished_at=None, cancelled_at=None)
+    for run in Run.objects.filter(heard_of, dataset__in=ready).order_by("number"):
         runs[run.dataset_id] = run
     return [
         _line(

@@ -140,7 +140,7 @@ def _control(
         "manages": dataset.role in NEEDS["manage"],
         "guided": (threshold.accepts_nothing or threshold.sample is not None)
         and dataset.goals.active().exists(),
-        "open_sample": thresholds.open_sample(dataset),
+        "open_sample": thresholds.open_sample(dataset) if count.drawn else None,
         "undo_to": _words(before[1].rank)
         if len(before) == 2 and before[0].run_id == before[1].run_id
         else "",

@@ -82,16 +82,16 @@ def test_axe_finds_no_serious_fault_and_nothing_overflows(
         model_settings.save(boss, model="claude-haiku-5-5", second_model="claude-opus-5-5", key=KEY)
     if state == "environment":
         settings.ANTHROPIC_API_KEY = KEY
-    page.goto(PAGE)
-    if state == "refused":
-        address.change(fault={"key": 1.0})
-        page.get_by_role("button", name="Save the settings").click()
-        page.locator("#id_key_error").wait_for()
     wrong: dict[str, Any] = {}
     for scheme, width, height in [*LOOKS, ("light", 360, 780)]:
         page.emulate_media(color_scheme=scheme)
         page.set_viewport_size({"width": width, "height": height})
-        page.evaluate("Promise.all(document.getAnimations().map(one => one.finished))")  # colours fade
+        page.goto(PAGE)  # anew each time: colours fade when they change on an open page
+        if state == "refused":
+            address.change(fault={"key": 1.0})
+            page.get_by_role("button", name="Save the settings").click()
+            page.locator("#id_key_error").wait_for()
+            page.mouse.move(0, 0)
         if found := faults(page):
             wrong[f"{scheme} {width}"] = found
         sideways = page.evaluate(

@@ -97,10 +97,11 @@ def test_training_and_calibration_are_work_and_spot_checks_stand_beside_it(make_
     assert "planned_check" not in lines
 
 
-def test_what_language_models_cost_is_a_line_of_its_own(make_world, monkeypatch) -> None:
+def test_what_language_models_cost_is_a_line_of_its_own(make_world) -> None:
     world = make_world([0.9] * 30 + [0.5] * 30, hourly_rate_usd=30)
-    assert metrics.report(world.dataset, world.threshold).work.model_usd == 0
-    monkeypatch.setattr(ledger, "MODEL_USD", 1.25)
+    assert metrics.report(world.dataset, world.threshold).work.model is None
+    world.run.spent_nano = 1_250_000_000
+    world.run.save()
     for item in world.items[30:]:
         decisions.decide(item, world.people["reviewer"], "label", world.labels[0], seconds=6)
     found = metrics.report(world.dataset, world.threshold).work

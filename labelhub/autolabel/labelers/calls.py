@@ -51,6 +51,7 @@ class CallFailed(Exception):
         retry_after: seconds that the API asks to wait, or None.
         request_id: for a question to Anthropic, or None.
         status: of HTTP, or None when there was no response.
+        unsent: no connection came about, so the request never left.
     """
 
     def __init__(
@@ -60,10 +61,11 @@ class CallFailed(Exception):
         retry_after: float | None = None,
         request_id: str | None = None,
         status: int | None = None,
+        unsent: bool = False,
     ) -> None:
         super().__init__(kind, sentence, retry_after, request_id, status)
         self.kind, self.sentence, self.retry_after = kind, sentence, retry_after
-        self.request_id, self.status = request_id, status
+        self.request_id, self.status, self.unsent = request_id, status, unsent
 
     def __str__(self) -> str:
         return self.sentence
@@ -72,6 +74,13 @@ class CallFailed(Exception):
     def transient(self) -> bool:
         """True when the same request may succeed later."""
         return self.kind in _TRANSIENT
+
+    @property
+    def may_be_paid(self) -> bool:
+        """True when the answer may have been made, and is charged for, though nothing readable came of it."""
+        if self.kind in ("timeout", "connection"):
+            return not self.unsent
+        return self.kind == "server" and (self.status is None or self.status < 400)
 
     @property
     def fatal(self) -> bool:

@@ -276,10 +276,14 @@ class Claude:
         import anthropic
         import httpx2
 
+        unsent = isinstance(
+            error.__cause__ or error,
+            httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout | httpx2.InvalidURL,
+        )
         if isinstance(error, anthropic.APITimeoutError | httpx2.TimeoutException):
-            return CallFailed("timeout", SENTENCES["timeout"])
+            return CallFailed("timeout", SENTENCES["timeout"], unsent=unsent)
         if isinstance(error, anthropic.APIConnectionError | httpx2.HTTPError | httpx2.InvalidURL):
-            return CallFailed("connection", SENTENCES["connection"])
+            return CallFailed("connection", SENTENCES["connection"], unsent=unsent)
         if batch and type(error) is anthropic.AnthropicError:  # without an address of the results
             return CallFailed("rejected", "The batch has not ended yet, so there are no results.")
         if not isinstance(error, anthropic.APIStatusError):

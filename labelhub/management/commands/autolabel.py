@@ -6,7 +6,9 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from datasets import slices
+from datasets import money, slices
+from datasets.asking import usd
+from datasets.labeling import MODEL
 from datasets.models import Dataset, Run
 from reviews import learning, tasks, thresholds
 
@@ -41,15 +43,12 @@ class Command(BaseCommand):
         dataset = Dataset.objects.filter(pk=options["dataset"]).first()
         if dataset is None:
             raise CommandError(f"There is no dataset {options['dataset']}.")
-        if options["budget"] is not None and not options["budget"] > 0:
-            raise CommandError("A budget is a number of USD above 0.")
-        spend = None
-        if options["budget"] is not None:
-            spend = learning.Spend(Decimal(str(options["budget"])), options["batch"], options["new_examples"])
         try:
-            run = learning.learn(dataset, options["method"], None, spend, rings=not options["wait"])
+            run = learning.learn(dataset, options["method"], None, _spend(options), rings=not options["wait"])
         except (learning.CannotLearn, thresholds.SampleIsOpen, tasks.RunIsActive) as error:
             raise CommandError(str(error)) from error
+        if run.budget_nano is not None and options["budget"] is None and not options["json"]:
+            self.stdout.write(f"No --budget was given: the run pays at most {usd(run.budget_nano)}.")
         if options["wait"]:
             run = tasks.work_here(run)
         self._tell(run, options)
@@ -57,10 +56,29 @@ class Command(BaseCommand):
             raise CommandError(run.problem)
 
     def _tell(self, run: Run, options: dict[str, Any]) -> None:
-        done = slices.progress(run)
+        done, asks = slices.progress(run), run.budget_nano is not None
         if options["json"]:
-            told = {"id": run.pk, "dataset": run.dataset_id, "run": run.number, "state": run.state,
-                    "items": done.items, "labeled": done.done, "problem": run.problem}  # fmt: skip
+            told = {
+                "id": run.pk, "dataset": run.dataset_id, "run": run.number, "state": run.state,
+                "items": done.items, "labeled": done.done, "problem": run.problem,
+                "cost_usd": float(money.to_usd(run.spent_nano)) if asks else None,
+                "budget_usd": float(money.to_usd(run.budget_nano)) if asks else None,
+                "estimate": run.estimate or None,
+            }  # fmt: skip
             self.stdout.write(json.dumps(told))
-        else:
-            self.stdout.write(f"Run {run.number} is {run.state}: {done.done:,} of {done.items:,} items.")
+            return
+        cost = f" It cost {usd(run.spent_nano)} of at most {usd(run.budget_nano)}." if asks else ""
+        self.stdout.write(f"Run {run.number} is {run.state}: {done.done:,} of {done.items:,} items.{cost}")
+
+
+def _spend(options: dict[str, Any]) -> learning.Spend | None:
+    """How the run may ask a language model; an ensemble asks only where there is a budget. Raises: CommandError."""
+    typed = options["budget"]
+    if typed is not None and not 0 < typed < float("inf"):
+        raise CommandError("A budget is a number of USD above 0.")
+    if typed is None and options["method"] != MODEL:
+        if options["batch"] or options["new_examples"]:
+            raise CommandError("--batch and --new-examples need a --budget: without one no model is asked.")
+        return None
+    budget = None if typed is None else Decimal(str(typed))
+    return learning.Spend(budget, options["batch"], options["new_examples"])
