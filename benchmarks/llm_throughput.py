@@ -2,10 +2,10 @@
 
     python -m benchmarks.llm_throughput [--json] [--items N]
 
-The local stand-in for the API answers after 50 ms. ``allowed`` is the number of calls a second that the limit leaves:
-calls at once / 0.05 s, or calls a minute / 60. ``ratio`` is what was reached of it, from the first call to the last
-slice written, labeling included. ``model_seconds`` is how long one call took as a worker saw it, which is more than
-50 ms where workers and stand-in share few cores; ``ratio_of_seen`` takes that for the speed of the API.
+The local stand-in for the API answers after ``delay`` seconds. ``allowed`` is the number of calls a second that the
+limit leaves: calls at once / delay, or calls a minute / 60. ``ratio`` is what was reached of it, from the first call to
+the last slice written, labeling included. ``model_seconds`` is from reserving a call to storing its answer,
+``under_way`` the mean number of calls between the two.
 Memory is the most that a worker had resident, in megabytes.
 
 Everything runs in processes of its own, on a fresh SQLite database in a folder that is deleted afterwards.
@@ -58,7 +58,6 @@ def measure_one(
         with spawn.Pool(1) as pool:
             calls, seconds, call_seconds = pool.apply(_times, (run,))
     allowed = min(at_once / delay, (per_minute or 10**9) / 60)
-    seen = min(at_once / call_seconds, (per_minute or 10**9) / 60)
     reached = calls / seconds
     return {
         "delay": delay,
@@ -72,7 +71,7 @@ def measure_one(
         "allowed": round(allowed, 1),
         "ratio": round(reached / allowed, 2),
         "model_seconds": round(call_seconds, 3),
-        "ratio_of_seen": round(reached / seen, 2),
+        "under_way": round(reached * call_seconds, 1),
         "megabytes": max(memory),
     }
 

@@ -17,6 +17,7 @@ from typing import Any
 from django.db import OperationalError, connection, transaction
 
 from datasets import gates, money, questions
+from datasets.model_settings import say
 from datasets.models import Call, ModelSettings, Run, Slice
 from datasets.questions import Question
 from datasets.slices import LEASE, now
@@ -59,11 +60,11 @@ class Errand:
     def advance(self) -> bool:
         """Go on to the next question that has something to ask; False when there is none left."""
         for question, rows in self.stages:
-            known = questions.answered(question, [pk for pk, _ in rows])
-            rest = [row for row in rows if row[0] not in known]
+            rest = questions.unanswered(question, rows, self.mine.run_id)
             if rest and questions.borrow(question, rest):
-                known = questions.answered(question, [pk for pk, _ in rest])
-                rest = [row for row in rest if row[0] not in known]
+                rest = questions.unanswered(question, rest, self.mine.run_id)
+            if rest:
+                rest = _without_hopeless(question, rest, self.mine)
             if rest:
                 self.question = question
                 self.rows = [(pk, question.as_sent(text)) for pk, text in rest]
@@ -115,7 +116,7 @@ class Desk:
         self.errands: list[Errand] = []
         self.under_way: dict[Future[Reply], _Sent] = {}
         self.back = _Back()
-        self.rejected = 0
+        self.rejected = self.failures = 0  # in a row
         self.not_before = 0.0  # of time.monotonic: no leave is asked for before
         self.dry_until = 0.0  # of time.monotonic: no further slice is looked for before
         self.renewed = self.moved = time.monotonic()  # ``moved``: when a call last went out, or came back
@@ -273,7 +274,10 @@ class Desk:
             return
         done, _ = wait(self.under_way, LOOK, FIRST_COMPLETED)
         for future in done:
-            self._take_in(self.under_way.pop(future), future)
+            try:
+                self._take_in(self.under_way.pop(future), future)
+            except Exception as fault:  # of ours; the call stays reserved until it is written off
+                self.trouble = self.trouble or fault
         if done:
             self.moved = time.monotonic()
             self._save()
@@ -286,13 +290,13 @@ class Desk:
             back.answers.append(_settled(sent, reply, reading.whole or ""))
             back.votes += _votes(sent, sent.errand.talk.heard(sent.chunk, reading))
             back.well.add(sent.question.gate)
-            self.rejected = 0
+            self.rejected = self.failures = 0
         elif isinstance(error, CallFailed):
             back.answers.append(_not_answered(sent, error))
             back.votes += self._failed(sent, error)
             back.failures.append((sent.question.gate, error))
-        elif self.trouble is None:  # a fault of ours; the call stays reserved until it is written off
-            self.trouble = error if isinstance(error, Exception) else RuntimeError(repr(error))
+        else:
+            raise error
 
     def _save(self) -> None:
         """Store what came back; a database that is busy is asked again. Raises: OperationalError."""
@@ -319,14 +323,18 @@ class Desk:
 
     def _failed(self, sent: _Sent, error: CallFailed) -> list[questions.VoteRow]:
         if error.fatal:
-            self.trouble = CannotGoOn(error.sentence)
+            self.trouble = CannotGoOn(say(error))
             return []
         if not error.transient:
             self.rejected += 1
             if self.rejected >= MOST_REJECTED:
                 self.trouble = CannotGoOn(error.sentence)
                 return []
-        return _votes(sent, sent.errand.talk.failed(sent.chunk, error, time.monotonic(), self.rng.random()))
+        self.failures += 1
+        # Where nobody gets an answer it is not this call's fault, unless that never ends.
+        counts = not gates.MOST_FAILURES <= self.failures < gates.MOST_CALLS
+        talk, moment = sent.errand.talk, time.monotonic()
+        return _votes(sent, talk.failed(sent.chunk, error, moment, self.rng.random(), counts))
 
     def _renew(self) -> None:
         """Keep the slices; one that somebody else took meanwhile is dropped."""
@@ -340,6 +348,16 @@ class Desk:
                     "slice %s of run %s belongs to somebody else by now", errand.mine.number, self.run.pk
                 )
                 self.errands.remove(errand)
+
+
+def _without_hopeless(question: Question, rows: Rows, mine: Slice) -> Rows:
+    """Return the items that are worth asking about; those whose calls failed again and again get that as their outcome."""
+    hopeless, last = gates.hopeless(mine, question.version_id)
+    if last is not None:
+        questions.store(
+            questions.vote_row(question, pk, text, "llm_error", last) for pk, text in rows if pk in hopeless
+        )
+    return [row for row in rows if row[0] not in hopeless]
 
 
 def budget_reached(run: Run, reached: money.BudgetReached) -> str:

@@ -54,17 +54,24 @@ def work(run: Run, mine: Slice, find: Find, stops: Callable[[], bool]) -> bool:
     if run.batches.filter(collected_at=None).exists():
         raise Waits("Waiting for the answers to a batch.")
     last = run.batches.order_by("-wave").values_list("wave", flat=True).first() or 0
-    if last >= MOST_WAVES:
-        return True
     question, rows = find()
-    if not rows or (last and len(rows) <= FEW):
+    again = last > 0 and not _has_new(run, rows)  # else the budget had cut the last wave short
+    if not rows or (again and (last >= MOST_WAVES or len(rows) <= FEW)):
         return True
-    _make(run, mine, question, rows, last + 1)
+    _make(run, mine, question, rows, last + 1 if again else max(last, 1))
     for batch in run.batches.filter(collected_at=None).order_by("pk"):
         if stops():
             return False
         step(batch)
     raise Waits("Waiting for the answers to a batch.")
+
+
+def _has_new(run: Run, rows: Rows) -> bool:
+    """Whether an item is among them that no batch of the run has asked about."""
+    asked: set[int] = set()
+    for items in Call.objects.filter(run=run, batch__isnull=False).values_list("items", flat=True).iterator():
+        asked.update(items)
+    return any(pk not in asked for pk, _ in rows)
 
 
 def _make(run: Run, mine: Slice, question: Question, rows: Rows, wave: int) -> None:

@@ -7,16 +7,21 @@ model is busy or away. Whoever waits, waits by giving work back, not by sleeping
 from __future__ import annotations
 
 import datetime as dt
+from collections import Counter
 from dataclasses import dataclass
 
 from django.db.models import F, Q
 
-from datasets.models import Call, Gate, ModelSettings
+from datasets.models import Call, Gate, ModelSettings, Slice
 from datasets.slices import now
 
 MOST_FAILURES = 4  # in a row, of any calls: then nobody calls for a while
 SHORTEST_SECONDS, LONGEST_SECONDS = 2.0, 60.0  # that a gate stays closed after further failures
 STALE = dt.timedelta(seconds=150)  # a call that old does not count as under way: its worker is gone
+MOST_CALLS = (
+    20  # about one item that may fail, whatever else is wrong: about a quarter of an hour of an outage
+)
+TRANSIENT = ("busy", "overloaded", "server", "timeout", "connection")  # problems of calls that may pass
 BURST = dt.timedelta(seconds=1)  # how far calls may run ahead of their pace
 
 
@@ -107,3 +112,19 @@ def note_failure(name: str, reason: str, retry_after: float | None, jitter: floa
 def closed(name: str) -> Gate | None:
     """The gate, while nobody may call; None while it is open."""
     return Gate.objects.filter(pk=name, closed_until__gt=now()).first()
+
+
+def hopeless(mine: Slice, version_id: int) -> tuple[set[int], int | None]:
+    """Items of a slice whose calls failed so often that they may be why, and the last of these calls.
+
+    Without an end to it a text that the other side cannot bear would keep its run waiting for ever.
+    """
+    failed = Call.objects.filter(
+        run=mine.run_id, slice_number=mine.number, version=version_id, batch=None, problem__in=TRANSIENT
+    )
+    tries: Counter[int] = Counter()
+    last = None
+    for pk, items in failed.order_by("pk").values_list("pk", "items"):
+        tries.update(items)
+        last = pk
+    return {item for item, n in tries.items() if n >= MOST_CALLS}, last

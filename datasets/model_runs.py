@@ -133,7 +133,7 @@ def prepare(run: Run, mine: Slice, items: QuerySet[Item], stops: Callable[[], bo
         if not _ask_here(run, mine, iter([(asked[FIRST], tried)]), stops):
             return None
     if version.settings["llm"].get("batch") and not batches.work(
-        run, mine, _first_questions(version, items), stops
+        run, mine, _first_questions(run, items), stops
     ):
         return None
     return labeling.fit(mine, Item.objects.none())
@@ -151,15 +151,16 @@ def _ask_here(run: Run, mine: Slice, what: Stages, stops: Callable[[], bool]) ->
     return bool(finished)
 
 
-def _first_questions(version: LabelerVersion, items: QuerySet[Item]) -> batches.Find:
+def _first_questions(run: Run, items: QuerySet[Item]) -> batches.Find:
+    version = run.version
+
     def find() -> tuple[Question, Rows]:
         asked, wanted = questions.of_version(version)[FIRST], Rows()
         every = items.order_by("pk").values_list("pk", "text").iterator(ITEMS_IN_A_SLICE)
         while part := list(islice(every, ITEMS_IN_A_SLICE)):
             cheap = _cheap_answers(version, part)
             part = [row for row in part if cheap is None or _is_unsure(cheap[row[0]], version)]
-            known = questions.answered(asked, [pk for pk, _ in part])
-            wanted += [row for row in part if row[0] not in known]
+            wanted += questions.unanswered(asked, part, run.pk)
         return asked, wanted
 
     return find

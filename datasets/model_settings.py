@@ -27,7 +27,7 @@ from datasets.models import Call, ModelSettings, record
 if TYPE_CHECKING:
     from cryptography.fernet import Fernet
 
-    from labelhub.autolabel.labelers.llm import Claude
+    from labelhub.autolabel.labelers.llm import CallFailed, Claude
 
 DEFAULT_HOST = "api.anthropic.com"
 PAGE_TIMEOUT_SECONDS = 8.0  # somebody waits for a page
@@ -38,6 +38,10 @@ NO_KEY = (
 UNREADABLE = (
     "The stored key of the language model cannot be read, since the secret key of this site has changed: "
     "an owner can type it in again under Settings > Language model."
+)
+REFUSED = (
+    "Anthropic does not accept the key of this site: an owner can type in another one under "
+    "Settings > Language model, or set ANTHROPIC_API_KEY."
 )
 _INFO = b"labelhub: key of the language model, version 1"  # binds the derived key to this one use
 _LIKE_A_KEY = re.compile(r"sk-ant-[A-Za-z0-9_-]+")
@@ -227,6 +231,11 @@ def missing() -> str:
     return UNREADABLE if state.source == "unreadable" else NO_KEY
 
 
+def say(error: CallFailed) -> str:
+    """Return the sentence of a failed call, for people who set the key here."""
+    return REFUSED if error.kind == "key" and key() else error.sentence
+
+
 def check() -> str:
     """Return why the model in force cannot be asked, in one sentence, as far as the API says; empty if it can.
 
@@ -240,7 +249,7 @@ def check() -> str:
             if problem := client(PAGE_TIMEOUT_SECONDS).check_model(model):
                 return problem
     except CallFailed as error:
-        return error.sentence if error.fatal else ""
+        return say(error) if error.fatal else ""
     return ""
 
 

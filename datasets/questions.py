@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.db import connection, transaction
+from django.db.models import Q
 
 from datasets.models import ITEMS_IN_A_SLICE, Dataset, Item, Label, LabelerVersion, Run, Vote
 from labelhub.autolabel.labelers.prompt import Prompt
@@ -18,6 +19,7 @@ from labelhub.autolabel.labelers.reply import Said
 from labelhub.autolabel.labelers.suspicion import suspicious, without_span
 
 ASK = "ask"  # the method of a version that is a question
+PASSING = ("llm_error", "llm_rejected")  # problems that another run need not meet again
 FIRST, SECOND_MODEL, WITHOUT_ORDERS = "llm", "llm_second", "llm_without"
 
 
@@ -117,6 +119,20 @@ def answered(question: Question, items: Sequence[int]) -> dict[int, Vote]:
     return found
 
 
+def unanswered(question: Question, rows: Sequence[tuple[int, str]], run_id: int) -> list[tuple[int, str]]:
+    """Return the rows that a run has still to ask about.
+
+    Where another run got no answer for a reason that passes, it is asked again; within the run it is settled.
+    """
+    known: set[int] = set()
+    for start in range(0, len(rows), ITEMS_IN_A_SLICE):
+        part = [pk for pk, _ in rows[start : start + ITEMS_IN_A_SLICE]]
+        votes = Vote.objects.filter(version=question.version_id, item__in=part)
+        votes = votes.filter(Q(problem=None) | ~Q(problem__in=PASSING) | Q(call__run=run_id))
+        known |= set(votes.values_list("item", flat=True))
+    return [row for row in rows if row[0] not in known]
+
+
 def borrow(question: Question, rows: Sequence[tuple[int, str]]) -> int:
     """Take over answers to the same question about the same texts in other datasets; returns how many.
 
@@ -136,7 +152,7 @@ def borrow(question: Question, rows: Sequence[tuple[int, str]]) -> int:
     taken = []
     elsewhere = Vote.objects.filter(
         version__in=twin_of.values(), item__dataset__in=twin_of, item__text_hash__in=list(by_hash)
-    ).select_related("item", "label")
+    ).exclude(problem__in=PASSING).select_related("item", "label")  # fmt: skip
     seen: set[int] = set()
     for vote in elsewhere:
         for pk in by_hash[vote.item.text_hash]:
@@ -163,13 +179,19 @@ VoteRow = tuple[int, int, int | None, float, str, str | None, str, int | None]
 
 
 def store(rows: Iterable[VoteRow]) -> None:
-    """Store votes: (version, item, label, score, evidence, problem, suspect, call). One that is there already stays."""
+    """Store votes: (version, item, label, score, evidence, problem, suspect, call).
+
+    One that is there already stays, unless all it says is that there was no answer, for a reason that passes.
+    """
     table = Vote._meta.db_table
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.executemany(
             f"INSERT INTO {table} (version_id, item_id, label_id, score, evidence, problem, suspect, call_id) "
-            "VALUES (%s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT (version_id, item_id) DO NOTHING",
-            list(rows),
+            "VALUES (%s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT (version_id, item_id) DO UPDATE SET "
+            "label_id = excluded.label_id, score = excluded.score, evidence = excluded.evidence, "
+            "problem = excluded.problem, suspect = excluded.suspect, call_id = excluded.call_id "
+            f"WHERE {table}.problem IN ({', '.join(['%s'] * len(PASSING))})",
+            [(*row, *PASSING) for row in rows],
         )
 
 

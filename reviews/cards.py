@@ -144,7 +144,9 @@ def _votes(item: Item, prediction: Prediction | None, labels: list[Label]) -> li
     said = {name: (label, score, evidence) for name, (label, score, evidence) in (kept or {}).items()}
     if kept is None:  # accepted ones keep none; what came with the file is always there
         came = Vote.objects.filter(version__dataset=item.dataset_id, version__method="imported", item=item)
-        asked = {one.version_id: source for source, one in questions.of_version(prediction.run.version).items()}
+        asked = {
+            one.version_id: source for source, one in questions.of_version(prediction.run.version).items()
+        }
         heard = Vote.objects.filter(version__in=asked, item=item) if asked else Vote.objects.none()
         for vote in [*came, *heard]:
             source = asked.get(vote.version_id, "imported")

@@ -18,6 +18,7 @@ from django.utils import timezone
 
 from datasets import gates, labeling, model_runs, money, questions, slices
 from datasets.asking import CannotGoOn, Rows, Waits
+from datasets.model_settings import say
 from datasets.models import Dataset, Item, LabelerVersion, Run, Slice
 from datasets.tasks import enqueue, is_enqueued, shall_finish
 from labelhub.autolabel.labelers.llm import CallFailed
@@ -188,9 +189,10 @@ def _halt(run: Run, error: Exception) -> str:
         raise cause
     if isinstance(cause, Waits) or (isinstance(cause, CallFailed) and cause.transient):
         return "held"
-    changes = {"problem": str(cause), "paused_at": timezone.now()}
+    sentence = say(cause) if isinstance(cause, CallFailed) else str(cause)
+    changes = {"problem": sentence, "paused_at": timezone.now()}
     if Run.objects.active().filter(pk=run.pk, paused_at=None).update(**changes):
-        log.warning("run %s pauses: %s", run.pk, cause)
+        log.warning("run %s pauses: %s", run.pk, sentence)
     return "over"
 
 

@@ -112,12 +112,13 @@ def test_axe_finds_no_serious_fault_and_nothing_overflows(
         tasks.work_here(comparisons.ask(dataset, boss, "B", VARIANT, False, rings=False))
     if state == "under way":
         trials.try_out(dataset, boss, rings=False)
-    page.goto(f"/d/{dataset.pk}/{which}/")
     wrong: dict[str, Any] = {}
     for scheme, width, height in [*LOOKS, ("light", 360, 780)]:
         page.emulate_media(color_scheme=scheme)
         page.set_viewport_size({"width": width, "height": height})
-        page.evaluate("Promise.all(document.getAnimations().map(one => one.finished))")  # colours fade
+        page.goto(
+            f"/d/{dataset.pk}/{which}/"
+        )  # anew each time: colours fade when they change on an open page
         if found := faults(page):
             wrong[f"{scheme} {width}"] = found
         sideways = page.evaluate(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -67,6 +69,9 @@ def hurry(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(dialogue, "_SHORTEST_SECONDS", 0.01)
     patch.setattr(dialogue, "_LONGEST_SECONDS", 0.05)
     patch.setattr(llm, "TIMEOUT_SECONDS", 0.6)
+    patch.setattr(
+        tasks, "time", SimpleNamespace(sleep=lambda s: time.sleep(s / 10), monotonic=time.monotonic)
+    )
 
 
 def at_most(by: User, **limits: Any) -> None:

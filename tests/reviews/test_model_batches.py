@@ -23,7 +23,7 @@ from tests.reviews import model_things as things
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-ITEMS = 200
+ITEMS = 140
 
 
 class Killed(BaseException):
@@ -257,11 +257,22 @@ def test_a_batch_that_never_ends_is_given_up(server: Server, run: Run) -> None:
 
 
 def test_a_batch_keeps_to_the_budget(server: Server, run: Run, boss: User) -> None:
-    Run.objects.filter(pk=run.pk).update(budget_nano=money.to_nano(Decimal("0.0012")))
+    Run.objects.filter(pk=run.pk).update(budget_nano=money.to_nano(Decimal("0.0001")))
     things.work(run)
     assert run.state == "paused" and run.problem is not None and "Raise the budget" in run.problem
-    things.check_money(run)
-    assert 0 < Vote.objects.count() < ITEMS
+    assert not run.batches.exists() and not Vote.objects.exists()
     tasks.raise_cap(run, money.to_nano(things.PLENTY), boss)
     things.work(run)
     things.check_all(run, server)
+
+
+def test_batches_that_the_budget_cut_short_are_followed_by_others_at_half_price(
+    server: Server, run: Run
+) -> None:
+    # Enough for one request at what is reserved for it, and for all of them at what they cost.
+    Run.objects.filter(pk=run.pk).update(budget_nano=money.to_nano(Decimal("0.0012")))
+    things.work(run)
+    things.check_all(run, server)
+    assert run.batches.count() > 1
+    assert set(run.batches.values_list("wave", flat=True)) == {1}, "what was never handed in is no second wave"
+    assert not run.calls.filter(batch=None).exists()

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from django.db import OperationalError
 
-from datasets import gates, model_settings, money
+from datasets import asking, gates, model_settings, money, questions, slices
 from datasets.models import Call, Gate, Prediction, Run
 from labelhub.autolabel.labelers import llm
 from labelhub.fakeclaude.server import Server
@@ -19,7 +20,7 @@ from tests.reviews import model_things as things
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-ITEMS = 200
+ITEMS = 120
 SPOILT = {  # what an item says that got only answers of this kind, 100 % of them
     "refusal": {"refused"},
     "truncation": {"truncated"},
@@ -139,6 +140,59 @@ def test_what_may_have_been_answered_and_never_came_counts_as_paid(server: Serve
     assert lost and {call.problem for call in lost} <= {"connection", "timeout"}
     assert server.stats()["lost"]["calls"] >= 1
     things.check_all(run, server)
+
+
+def test_what_comes_free_in_the_last_moment_is_not_labeled_unasked(
+    server: Server, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All slices were held by somebody, who gives them back just then."""
+    ask, times = working._ask, [0]
+
+    def find_nothing_at_first(*given: Any) -> str:
+        times[0] += 1
+        return "" if times[0] <= 3 else ask(*given)
+
+    monkeypatch.setattr(working, "_ask", find_nothing_at_first)
+    things.work(run, workers=1)
+    things.check_all(run, server)
+    assert problems(run) == set()
+
+
+def test_answers_are_not_lost_to_a_database_that_is_busy(
+    server: Server, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, times = questions.store, [0]
+
+    def busy_now_and_then(rows: Any) -> None:
+        times[0] += 1
+        if times[0] % 3 == 1:
+            raise OperationalError("database is locked")
+        store(rows)
+
+    monkeypatch.setattr(questions, "store", busy_now_and_then)
+    monkeypatch.setattr(asking, "SAVE_AGAIN", (0.01, 0.01))
+    things.work(run, workers=1)
+    things.check_all(run, server)
+    assert not money.lost_calls(run)
+
+
+def test_a_fault_of_our_own_pauses_the_run_and_pays_for_no_storm(
+    server: Server, run: Run, boss: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(asking, "read", lambda *_: 1 / 0)
+        patch.setattr(slices, "MOST_ATTEMPTS", 1)
+        things.work(run, workers=1)
+    assert run.state == "paused" and run.problem is not None
+    assert run.problem.startswith("Labeling failed inside LabelHub (ZeroDivisionError)")
+    assert Call.objects.filter(run=run).count() <= 4
+    things.check_money(run)
+    tasks.resume(run, boss)
+    things.work(run)
+    things.check_items(run)
+    things.check_money(run)
+    assert run.reserved_nano == 0 and problems(run) == set()
+    assert things.billed_usd(server.stats()) <= money.to_usd(run.spent_nano)
 
 
 def test_a_server_that_is_not_there_costs_nothing_and_the_run_goes_on_when_it_is_back(

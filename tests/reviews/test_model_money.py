@@ -14,7 +14,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.db import connection, transaction
 
-from datasets import money, questions, slices
+from datasets import asking, money, questions, slices
 from datasets.models import Call, Prediction, Run, Slice
 from labelhub.fakeclaude.server import Server
 from reviews import tasks
@@ -216,12 +216,15 @@ def test_what_nobody_goes_on_with_is_written_off_by_the_sweep(run: Run, boss: Us
     assert (run.reserved_nano, run.spent_nano, len(money.lost_calls(run))) == (0, 3 * CALL, 3)
 
 
-def test_a_dead_workers_reservation_does_not_stop_the_next_worker(server: Server, run: Run) -> None:
+def test_a_dead_workers_reservation_does_not_stop_the_next_worker(
+    server: Server, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """All of the budget is held by calls of a worker that is gone: they are written off, and the run says what it needs."""
+    monkeypatch.setattr(asking, "PATIENCE", 1.0)
     Run.objects.filter(pk=run.pk).update(budget_nano=2 * CALL)
     gone = claimed(run, "dead")
     reserve(run, gone, 2)
-    Slice.objects.filter(pk=gone.pk).update(lease_until=slices.now() + dt.timedelta(seconds=3))
+    Slice.objects.filter(pk=gone.pk).update(lease_until=slices.now() + dt.timedelta(seconds=1.2))
     things.work(run, workers=1)
     assert run.state == "paused" and run.problem is not None and "Raise the budget" in run.problem
     things.check_money(run)

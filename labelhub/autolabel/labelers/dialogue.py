@@ -150,7 +150,9 @@ class Dialogue:
                 settled.append(place)
         return sorted(settled + self._left_out(chunk, tuple(missing)))
 
-    def failed(self, chunk: Chunk, failure: CallFailed, now: float, jitter: float) -> list[int]:
+    def failed(
+        self, chunk: Chunk, failure: CallFailed, now: float, jitter: float, counts: bool = True
+    ) -> list[int]:
         """Take in a call without an answer.
 
         Args:
@@ -158,6 +160,7 @@ class Dialogue:
             failure: why there is no answer, not a fatal one: after those, the driver stops.
             now: seconds on the driver's clock.
             jitter: a random number in [0, 1), so that calls that failed together do not come back together.
+            counts: this is one of the tries that the call has; false where nobody gets an answer, whatever he asks.
         Returns: the positions that have their outcome by this, in order.
         Raises: ValueError when the failure is fatal, or the chunk is not waiting for an answer.
         """
@@ -172,12 +175,13 @@ class Dialogue:
         told = min(failure.retry_after or 0.0, _LONGEST_TOLD)
         if failure.kind == "busy" and told > 0:
             self._hold = max(self._hold, now + told)
-        if chunk.tries + 1 >= MOST_TRIES:
+        if counts and chunk.tries + 1 >= MOST_TRIES:
             return self._settle(chunk.places, "llm_error")
         seconds = min(_SHORTEST_SECONDS * 2**chunk.tries, _LONGEST_SECONDS) * (0.5 + jitter)
         self._delays += 1
         heapq.heappush(
-            self._delayed, (now + max(seconds, told), self._delays, replace(chunk, tries=chunk.tries + 1))
+            self._delayed,
+            (now + max(seconds, told), self._delays, replace(chunk, tries=chunk.tries + counts)),
         )
         return []
 
