@@ -173,7 +173,7 @@ def test_half_price_waits_for_its_batches(visitor: Any, dataset: int, stand_in: 
 def test_a_key_that_is_refused_is_one_sentence_at_the_form(
     visitor: Any, dataset: int, stand_in: Server
 ) -> None:
-    page, words = visitor, "does not accept the API key"
+    page, words = visitor, "does not accept the key"
     stand_in.change(fault={"key": 1.0})
     choose_model(page)
     page.get_by_role("button", name="Estimate cost").click()

@@ -114,7 +114,7 @@ def test_a_method_that_asks_nobody_has_no_estimate(dataset: Dataset, at: Client,
 @pytest.mark.parametrize(
     ("fault", "sentence"),
     [
-        ("key", "does not accept the API key"),
+        ("key", "does not accept the key"),
         ("forbidden", "may not"),
     ],
 )
