@@ -7,8 +7,10 @@ moved by two to six seconds for each, so that the times on the pictures are thos
 from __future__ import annotations
 
 import csv
+import os
 import random
 import re
+import shutil
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,8 +20,12 @@ from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-from tests.browser.conftest import running, until  # noqa: E402  the root must be found first
+from labelhub.fakeclaude.server import serve  # noqa: E402  the root must be found first
+from tests.browser.conftest import running, until  # noqa: E402
+from tests.browser.driving import upload  # noqa: E402
 
+COLUMNS = {"text": "text", "item_id": "id", "gold": "", "predicted_label": "", "confidence": ""}
+STANCES = ["agrees: says that global warming is real or a danger", "neutral", "disagrees: doubts it"]
 IMAGES = ROOT / "docs/img"
 
 
@@ -79,6 +85,8 @@ def take(page: Any, url: str) -> None:
     shoot("home")
     guide(page, url, right, dice)
     shoot("guide")
+    model(page)
+    shoot("model")
 
 
 def guide(page: Any, url: str, right: dict[str, str], dice: random.Random) -> None:
@@ -105,20 +113,35 @@ def guide(page: Any, url: str, right: dict[str, str], dice: random.Random) -> No
                 break
 
 
+def model(page: Any) -> None:
+    """Upload sentences on global warming and have their labeling by the language model estimated."""
+    page.clock.resume()
+    upload(page, ROOT / "tests/data/stance_gpt4o.csv", COLUMNS, STANCES)
+    page.locator("input[name=method][value=llm]").check()
+    page.get_by_role("button", name="Estimate cost").click()
+    page.get_by_text("Expected", exact=True).wait_for()
+    page.evaluate("document.querySelector('#start-title').scrollIntoView()")
+
+
 def main() -> None:
     """Start LabelHub in a temporary folder, sign in, take the pictures, stop it."""
 
-    with contextmanager(running)() as site, sync_playwright() as playwright:
-        import shutil
+    with serve(ROOT / "tests/data/stance_gpt4o.csv") as stand_in, sync_playwright() as playwright:
+        os.environ |= {"ANTHROPIC_BASE_URL": stand_in.url, "ANTHROPIC_API_KEY": "fake-key"}
+        with contextmanager(running)() as site:
+            walk(site, playwright)
 
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        page = browser.new_context(viewport={"width": 1280, "height": 800}).new_page()
-        page.goto(site.link)
-        page.fill("input[name=name]", "ada")
-        page.click("main form button")
-        page.wait_for_url(site.url + "/")
-        take(page, site.url)
-        browser.close()
+
+def walk(site: Any, playwright: Any) -> None:
+    """Sign in and take the pictures."""
+    browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+    page = browser.new_context(viewport={"width": 1280, "height": 800}, base_url=site.url).new_page()
+    page.goto(site.link)
+    page.fill("input[name=name]", "ada")
+    page.click("main form button")
+    page.wait_for_url(site.url + "/")
+    take(page, site.url)
+    browser.close()
 
 
 if __name__ == "__main__":

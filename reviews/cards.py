@@ -7,8 +7,10 @@ import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from django.db.models import F
+
 from datasets import questions
-from datasets.models import Dataset, Item, Label, Prediction, RunVotes, Vote
+from datasets.models import Dataset, Item, Label, LabelerVersion, Prediction, RunVotes, Vote
 from reviews.decisions import machine_says, open_draw
 from reviews.models import Claim, Decision, Outcome, Remark, Sample, Threshold
 
@@ -143,19 +145,29 @@ def _votes(item: Item, prediction: Prediction | None, labels: list[Label]) -> li
     kept = RunVotes.objects.filter(run=prediction.run_id, item=item).values_list("votes", flat=True).first()
     said = {name: (label, score, evidence) for name, (label, score, evidence) in (kept or {}).items()}
     if kept is None:  # accepted ones keep none; what came with the file is always there
-        came = Vote.objects.filter(version__dataset=item.dataset_id, version__method="imported", item=item)
-        asked = {
-            one.version_id: source for source, one in questions.of_version(prediction.run.version).items()
-        }
-        heard = Vote.objects.filter(version__in=asked, item=item) if asked else Vote.objects.none()
-        for vote in [*came, *heard]:
-            source = asked.get(vote.version_id, "imported")
-            if source != questions.WITHOUT_ORDERS:
-                said[source] = (vote.label_id, vote.score, vote.evidence)
+        said = _kept_votes(item, prediction)
     return [
         CardVote(LABELERS.get(name, name), by_id.get(label), score, evidence)
         for name, (label, score, evidence) in said.items()
     ]
+
+
+def _kept_votes(item: Item, prediction: Prediction) -> dict[str, tuple[int | None, float, str]]:
+    """The votes that came with the file or from a language model: they are there for every item."""
+    votes = list(
+        Vote.objects.filter(version__dataset=item.dataset_id, version__method__in=("imported", questions.ASK), item=item)
+        .annotate(method=F("version__method"))
+    )  # fmt: skip
+    asked = {}
+    if any(vote.method == questions.ASK for vote in votes):
+        version = LabelerVersion.objects.only("settings").get(runs=prediction.run_id)
+        asked = {one.version_id: source for source, one in questions.of_version(version).items()}
+    named = {vote: "imported" if vote.method == "imported" else asked.get(vote.version_id) for vote in votes}
+    return {
+        source: (vote.label_id, vote.score, vote.evidence)
+        for vote, source in named.items()
+        if source and source != questions.WITHOUT_ORDERS
+    }
 
 
 def _other_columns(item: Item, dataset: Dataset) -> list[tuple[str, str]]:

@@ -20,6 +20,16 @@ ROOT = Path(__file__).resolve().parents[1]
 PATIENCE = 60.0  # seconds
 
 
+def bytes_on_disk(database: str) -> bytes:
+    """The bytes of an SQLite file and of its log, read by another process.
+
+    Closing the file in this one would drop the locks that its connections hold: then the next process that closes the
+    database takes itself for the last one and takes the log away from under them.
+    """
+    names = [name for name in (database, f"{database}-wal") if Path(name).exists()]
+    return subprocess.run(["cat", *names], capture_output=True, check=True).stdout
+
+
 class Workers:
     """Starts `manage.py worker` on the database of a test; their logs are in ``folder``."""
 

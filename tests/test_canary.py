@@ -30,6 +30,7 @@ from labelhub.autolabel.labelers.llm import CallFailed, Claude
 from labelhub.fakeclaude.server import Server, serve
 from labelhub.logs import OneLine
 from reviews import tasks
+from tests.processes import bytes_on_disk
 from tests.test_access import ADDRESSES, World, fitting
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -190,7 +191,7 @@ def test_the_file_of_the_database_does_not_have_it(world: World) -> None:
     if connection.vendor != "sqlite":
         pytest.skip("a file of its own is SQLite's")
     name = str(connection.settings_dict["NAME"])
-    whole = b"".join(Path(name + end).read_bytes() for end in ("", "-wal") if Path(name + end).exists())
+    whole = bytes_on_disk(name)
     stored = ModelSettings.objects.get().key
     assert stored is not None and bytes(stored) in whole and not found(whole)
 

@@ -20,6 +20,7 @@ from datasets import model_forms, model_settings
 from datasets.models import AuditEvent, Call, Dataset, LabelerVersion, Membership, ModelSettings, Run
 from labelhub.autolabel.labelers.llm import CallFailed
 from labelhub.fakeclaude.server import Server, serve
+from tests.processes import bytes_on_disk
 
 pytestmark = pytest.mark.django_db
 KEY = "sk-ant-api03-Zm9vYmFyYmF6cXV4-0123456789"
@@ -154,7 +155,7 @@ class TestStoring:
 def on_disk() -> bytes:
     """The database's file and its log."""
     name = str(connection.settings_dict["NAME"])
-    return b"".join(open(name + end, "rb").read() for end in ("", "-wal") if os.path.exists(name + end))
+    return bytes_on_disk(name)
 
 
 class TestAsking:

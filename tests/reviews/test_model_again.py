@@ -34,7 +34,9 @@ def test_an_outage_costs_no_label_though_every_probe_is_the_same_call(
     server: Server, tmp_path: Path, boss: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = things.begin(things.dataset_of(tmp_path, TEXTS[:20]), boss)  # one call
-    monkeypatch.setattr(gates, "SHORTEST_SECONDS", 20.0)  # once the gate closes, the worker gives its work back
+    monkeypatch.setattr(
+        gates, "SHORTEST_SECONDS", 20.0
+    )  # once the gate closes, the worker gives its work back
     monkeypatch.setattr(gates, "LONGEST_SECONDS", 20.0)
     server.change(fault={"overloaded": 1.0})
     for _ in range(dialogue.MOST_TRIES + 1):

@@ -274,5 +274,7 @@ def test_batches_that_the_budget_cut_short_are_followed_by_others_at_half_price(
     things.work(run)
     things.check_all(run, server)
     assert run.batches.count() > 1
-    assert set(run.batches.values_list("wave", flat=True)) == {1}, "what was never handed in is no second wave"
+    assert set(run.batches.values_list("wave", flat=True)) == {1}, (
+        "what was never handed in is no second wave"
+    )
     assert not run.calls.filter(batch=None).exists()
