@@ -138,10 +138,11 @@ def _work(run: int) -> int:
     import django
 
     django.setup()
-    import anthropic.resources.messages  # noqa: F401  # as a worker does before its first job
-
     from datasets.models import Run
+    from labelhub import worker
     from reviews import tasks
+
+    worker.preload()  # as a worker does before its first job
 
     finished = tasks.work_here(Run.objects.get(pk=run))
     if finished.state != "finished":

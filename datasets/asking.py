@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any
 
 from django.db import OperationalError, connection, transaction
@@ -19,6 +20,8 @@ from django.db import OperationalError, connection, transaction
 from datasets import gates, money, questions
 from datasets.model_settings import say
 from datasets.models import Call, ModelSettings, Run, Slice
+from datasets.money import budget_reached as budget_reached
+from datasets.money import usd as usd
 from datasets.questions import Question
 from datasets.slices import LEASE, now
 from labelhub.autolabel.labelers.dialogue import Chunk, Dialogue
@@ -56,6 +59,13 @@ class Errand:
     question: Question | None = None
     rows: Rows = field(default_factory=list)
     talk: Dialogue = field(default_factory=lambda: Dialogue([]))
+    suspects: dict[int, str] = field(default_factory=dict)  # by place; see ``suspect``
+
+    def suspect(self, place: int) -> str:
+        """What looks suspicious about a text; found once."""
+        if self.question and place not in self.suspects:
+            self.suspects[place] = questions.suspicion(self.question, self.rows[place][1])
+        return self.suspects[place]
 
     def advance(self) -> bool:
         """Go on to the next question that has something to ask; False when there is none left."""
@@ -68,7 +78,7 @@ class Errand:
             if rest:
                 self.question = question
                 self.rows = [(pk, question.as_sent(text)) for pk, text in rest]
-                self.talk = Dialogue([len(cut(text)) for _, text in self.rows])
+                self.talk, self.suspects = Dialogue([len(cut(text)) for _, text in self.rows]), {}
                 return True
         return False
 
@@ -142,34 +152,38 @@ class Desk:
             stopping = self.trouble is not None or stops()
             if stopping and not self.under_way:
                 return
+            busy = False
             if not stopping:
                 self._send(pool)  # before a slice is labeled, so that calls are under way meanwhile
-                self._advance()
-                if not self.errands and not self.under_way:
+                busy = self._advance()
+                if not busy and not self.errands and not self.under_way:
                     return
                 self._send(pool)
-            self._collect()
+            self._collect(0.0 if busy else LOOK)
             self._renew()
 
-    def _advance(self) -> None:
-        """Finish the errands that have their answers, and take on others."""
-        for errand in [one for one in self.errands if one.talk.finished]:
-            if not errand.advance():
-                self.errands.remove(errand)
-                self.done(errand)
-        while (
-            len(self.errands) < AHEAD and len(self.under_way) < self.limits.at_once and not self._has_ready()
-        ):
-            if self.errands and time.monotonic() < self.dry_until:
-                return
+    def _advance(self) -> bool:
+        """Take on an errand where nothing is left to send, else finish one that has its answers; False if neither.
+
+        One at a time: it takes a while, and answers come back meanwhile.
+        """
+        dry = bool(self.errands) and time.monotonic() < self.dry_until
+        if len(self.errands) < AHEAD and not dry and not self._has_ready():
             taken = self.more()
-            if taken is None:
-                self.dry_until = time.monotonic() + 1.0
-                return
-            if taken.advance():
-                self.errands.append(taken)
-            else:
-                self.done(taken)
+            if taken is not None:
+                if taken.advance():
+                    self.errands.append(taken)
+                else:
+                    self.done(taken)
+                return True
+            self.dry_until = time.monotonic() + 1.0
+        for errand in self.errands:
+            if errand.talk.finished:
+                if not errand.advance():
+                    self.errands.remove(errand)
+                    self.done(errand)
+                return True
+        return False
 
     def _has_ready(self) -> bool:
         return any(not one.talk.finished and one.talk.has_ready for one in self.errands)
@@ -185,7 +199,6 @@ class Desk:
                 ready.append((errand, chunk, *self._prepare(errand, chunk)))
         if not ready:
             return
-        sent = 0
         try:
             with transaction.atomic():
                 calls = self._reserve([(errand, wanted) for errand, _, _, wanted in ready])
@@ -198,8 +211,7 @@ class Desk:
             future = pool.submit(self.client.send, params)
             self.under_way[future] = _Sent(call, errand, chunk, errand.question)
             self.moved = moment
-            sent += 1
-        for errand, chunk, _, _ in reversed(ready[sent:]):
+        for errand, chunk, _, _ in reversed(ready[len(calls) :]):
             errand.talk.put_back(chunk)
 
     def _prepare(self, errand: Errand, chunk: Chunk) -> tuple[dict[str, Any], money.Wanted]:
@@ -219,14 +231,9 @@ class Desk:
 
     def _reserve(self, wanted: list[tuple[Errand, money.Wanted]]) -> list[Call]:
         """Reserve the calls that may go out, in order; those of one question only."""
-        first = wanted[0][0]
-        question = first.question
+        question = wanted[0][0].question
         assert question is not None
-        together = []
-        for errand, one in wanted:
-            if errand.question is None or errand.question.version_id != question.version_id:
-                break
-            together.append((errand, one))
+        together = list(takewhile(lambda one: one[0].question == question, wanted))
         leave = gates.ask_leave(question.gate, self.limits, len(together))
         if not leave.calls:
             self._wait_for(leave)
@@ -267,12 +274,14 @@ class Desk:
             return self.trouble
         return CannotGoOn(budget_reached(run, reached))
 
-    def _collect(self) -> None:
-        """Store what came back, all in one transaction."""
+    def _collect(self, seconds: float = LOOK) -> None:
+        """Store what came back, all in one transaction; where nothing did, wait so long for something."""
         if not self.under_way:
-            time.sleep(min(max(self.not_before - time.monotonic(), 0.01), LOOK))
+            time.sleep(min(max(self.not_before - time.monotonic(), 0.01), seconds))
             return
-        done, _ = wait(self.under_way, LOOK, FIRST_COMPLETED)
+        if seconds:
+            self._look_ahead()
+        done, _ = wait(self.under_way, seconds, FIRST_COMPLETED)
         for future in done:
             try:
                 self._take_in(self.under_way.pop(future), future)
@@ -281,6 +290,14 @@ class Desk:
         if done:
             self.moved = time.monotonic()
             self._save()
+
+    def _look_ahead(self) -> None:
+        """Look at texts whose answers are not back: there is time now, and none to lose once they are."""
+        for sent in self.under_way.values():
+            for place in sent.chunk.places:
+                if any(future.done() for future in self.under_way):
+                    return
+                sent.errand.suspect(place)
 
     def _take_in(self, sent: _Sent, future: Future[Reply]) -> None:
         back, error = self.back, future.exception()
@@ -360,20 +377,6 @@ def _without_hopeless(question: Question, rows: Rows, mine: Slice) -> Rows:
     return [row for row in rows if row[0] not in hopeless]
 
 
-def budget_reached(run: Run, reached: money.BudgetReached) -> str:
-    """Say that the cap is near, and what to do."""
-    return (
-        f"The budget of {usd(run.budget_nano)} is used up: {usd(run.spent_nano)} are spent, and the next request "
-        f"could cost up to {usd(reached.most_nano)}. Raise the budget to go on."
-    )
-
-
-def usd(nano: int | None) -> str:
-    """An amount for people: cents, or as many digits as a small one needs."""
-    amount = money.to_usd(nano)
-    return f"{amount:,.2f} USD" if amount >= 1 or not amount else f"{amount:.4f} USD"
-
-
 def _settled(sent: _Sent, reply: Reply, problem: str) -> money.Settled:
     price = price_of(sent.question.model)
     assert price is not None
@@ -392,5 +395,6 @@ def _votes(sent: _Sent, places: Sequence[int]) -> list[questions.VoteRow]:
     for place in places:
         item_id, text = sent.errand.rows[place]
         outcome = sent.errand.talk.outcomes[place]
-        rows.append(questions.vote_row(sent.question, item_id, text, outcome, sent.call.pk))
+        suspect = sent.errand.suspect(place)
+        rows.append(questions.vote_row(sent.question, item_id, text, outcome, sent.call.pk, suspect))
     return rows

@@ -207,7 +207,7 @@ def hear(version: LabelerVersion, items: Sequence[int]) -> Heard:
     if questions.FIRST not in asked:
         return heard
     first = questions.answered(asked[questions.FIRST], items)
-    without: dict[int, Vote] = {}
+    without: dict[int, questions.Answered] = {}
     if any(vote.suspect for vote in first.values()):
         without = questions.answered(asked[questions.WITHOUT_ORDERS], items)
     for pk in items:

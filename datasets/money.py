@@ -10,9 +10,10 @@ import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
+from typing import Any
 
 from django.db import connection, transaction
-from django.db.models import Count, F, Q, QuerySet, Sum
+from django.db.models import Count, Q, QuerySet, Sum
 
 from datasets.models import Call, Dataset, MessageBatch, Run, Slice
 from datasets.questions import Question
@@ -20,6 +21,28 @@ from datasets.slices import now
 
 NANO = 1_000_000_000  # billionths in a USD
 LOST_AFTER = dt.timedelta(minutes=10)  # no call takes that long
+
+# What each call needs is written out: Django takes longer to build these statements than a database to carry them out.
+_RUN, _CALL = Run._meta.db_table, Call._meta.db_table
+_TAKE = (  # only from a run that is neither finished, cancelled nor paused
+    f"UPDATE {_RUN} SET reserved_nano = reserved_nano + %s WHERE id = %s AND finished_at IS NULL "
+    "AND cancelled_at IS NULL AND paused_at IS NULL AND budget_nano >= spent_nano + reserved_nano + %s"
+)
+_INSERT = (
+    f"INSERT INTO {_CALL} (run_id, version_id, batch_id, gate, slice_number, epoch, items, reserved_nano, reserved_at, "
+    "problem, usage, raw, request_id, fake) "
+    "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, '', '{}', '', '', FALSE) RETURNING id"
+)
+_SETTLED = (
+    f"UPDATE {_CALL} SET settled_at = %s, cost_nano = %s, problem = %s, usage = %s, raw = %s, request_id = %s, fake = %s, "
+    "lost_at = NULL WHERE id = %s AND settled_at IS NULL AND lost_at"
+)
+_SETTLE, _SETTLE_LOST = f"{_SETTLED} IS NULL", f"{_SETTLED} IS NOT NULL"
+_LOSE = (
+    f"UPDATE {_CALL} SET lost_at = %s, problem = %s, request_id = %s "
+    "WHERE id = %s AND settled_at IS NULL AND lost_at IS NULL"
+)
+_MOVE = f"UPDATE {_RUN} SET reserved_nano = reserved_nano - %s, spent_nano = spent_nano + %s WHERE id = %s"
 
 
 def to_nano(usd: Decimal) -> int:
@@ -65,6 +88,20 @@ class BudgetReached(Exception):
         self.most_nano = most_nano
 
 
+def budget_reached(run: Run, reached: BudgetReached) -> str:
+    """Say that the cap is near, and what to do."""
+    return (
+        f"The budget of {usd(run.budget_nano)} is used up: {usd(run.spent_nano)} are spent, and the next request "
+        f"could cost up to {usd(reached.most_nano)}. Raise the budget to go on."
+    )
+
+
+def usd(nano: int | None) -> str:
+    """An amount for people: cents, or as many digits as a small one needs."""
+    amount = to_usd(nano)
+    return f"{amount:,.2f} USD" if amount >= 1 or not amount else f"{amount:.4f} USD"
+
+
 def reserve(
     run: Run, asked: Question, mine: Slice, wanted: Sequence[Wanted], batch: MessageBatch | None = None
 ) -> list[Call]:
@@ -76,22 +113,35 @@ def reserve(
     Returns: at least one call; fewer than wanted where the budget ends.
     Raises: BudgetReached when not even the first fits, or the run was paused or ended.
     """
-    moment, calls = now(), []
-    for one in wanted:
-        mine_to_take = Run.objects.active().filter(
-            pk=run.pk, paused_at=None, budget_nano__gte=F("spent_nano") + F("reserved_nano") + one.most_nano
-        )
-        if mine_to_take.update(reserved_nano=F("reserved_nano") + one.most_nano) != 1:
-            break
-        calls.append(
-            Call(
+    moment, calls = now(), list[Call]()
+    with connection.cursor() as cursor:
+        for one in wanted:
+            cursor.execute(_TAKE, [one.most_nano, run.pk, one.most_nano])
+            if cursor.rowcount != 1:
+                break
+            call = Call(
                 run=run, version_id=asked.version_id, gate=asked.gate, batch=batch, slice_number=mine.number, epoch=mine.epoch,
                 items=list(one.items), reserved_nano=one.most_nano, reserved_at=moment,
+            )  # fmt: skip
+            cursor.execute(
+                _INSERT,
+                [
+                    *(
+                        run.pk,
+                        asked.version_id,
+                        batch.pk if batch else None,
+                        asked.gate,
+                        mine.number,
+                        mine.epoch,
+                    ),
+                    *(_json(call.items), one.most_nano, _moment(moment)),
+                ],
             )
-        )  # fmt: skip
+            call.pk = cursor.fetchone()[0]
+            calls.append(call)
     if not calls:
         raise BudgetReached(wanted[0].most_nano)
-    return Call.objects.bulk_create(calls)
+    return calls
 
 
 def settle(answers: Sequence[Settled]) -> None:
@@ -100,24 +150,35 @@ def settle(answers: Sequence[Settled]) -> None:
     One that was written off, because its worker seemed dead, turns out not to be lost: what it did cost counts
     instead of what was reserved.
     """
-    moment, by_run = now(), dict[int, tuple[int, int]]()
-    for one in sorted(
-        answers, key=lambda one: one.call.pk
-    ):  # all in the same order, so that nobody waits in a circle
-        call = Call.objects.filter(pk=one.call.pk, settled_at=None)
-        facts = {
-            "settled_at": moment, "cost_nano": one.cost_nano, "problem": one.problem[:32], "usage": one.usage or {},
-            "raw": one.raw.replace("\x00", ""), "request_id": one.request_id[:100], "fake": one.fake,
-        }  # fmt: skip
-        reserved, spent = by_run.get(one.call.run_id, (0, 0))
-        if one.lost:
-            gone = {"lost_at": moment, "problem": facts["problem"], "request_id": facts["request_id"]}
-            if call.filter(lost_at=None).update(**gone):
-                by_run[one.call.run_id] = reserved + one.call.reserved_nano, spent + one.call.reserved_nano
-        elif call.filter(lost_at=None).update(**facts):
-            by_run[one.call.run_id] = reserved + one.call.reserved_nano, spent + one.cost_nano
-        elif call.update(lost_at=None, **facts):
-            by_run[one.call.run_id] = reserved, spent + one.cost_nano - one.call.reserved_nano
+    moment, by_run = _moment(now()), dict[int, tuple[int, int]]()
+    with connection.cursor() as cursor:
+        # All in the same order, so that nobody waits in a circle.
+        for one in sorted(answers, key=lambda one: one.call.pk):
+            call, problem, request_id = one.call, one.problem[:32], one.request_id[:100]
+            reserved, spent = by_run.get(call.run_id, (0, 0))
+            raw = one.raw.replace("\x00", "")
+            facts = [
+                moment,
+                one.cost_nano,
+                problem,
+                _json(one.usage or {}),
+                raw,
+                request_id,
+                one.fake,
+                call.pk,
+            ]
+            if one.lost:
+                cursor.execute(_LOSE, [moment, problem, request_id, call.pk])
+                if cursor.rowcount:
+                    by_run[call.run_id] = reserved + call.reserved_nano, spent + call.reserved_nano
+                continue
+            cursor.execute(_SETTLE, facts)
+            if cursor.rowcount:
+                by_run[call.run_id] = reserved + call.reserved_nano, spent + one.cost_nano
+                continue
+            cursor.execute(_SETTLE_LOST, facts)
+            if cursor.rowcount:
+                by_run[call.run_id] = reserved, spent + one.cost_nano - call.reserved_nano
     for run_id, (reserved, spent) in sorted(by_run.items()):
         _move(run_id, reserved, spent)
 
@@ -156,9 +217,16 @@ def write_off_forgotten() -> int:
 
 
 def _move(run_id: int, reserved: int, spent: int) -> None:
-    Run.objects.filter(pk=run_id).update(
-        reserved_nano=F("reserved_nano") - reserved, spent_nano=F("spent_nano") + spent
-    )
+    with connection.cursor() as cursor:
+        cursor.execute(_MOVE, [reserved, spent, run_id])
+
+
+def _moment(moment: dt.datetime) -> Any:
+    return connection.ops.adapt_datetimefield_value(moment)
+
+
+def _json(value: Any) -> Any:
+    return connection.ops.adapt_json_value(value, None)
 
 
 @dataclass(frozen=True, slots=True)

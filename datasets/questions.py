@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.db import connection, transaction
 from django.db.models import Q
@@ -106,16 +106,24 @@ def by_id(version_id: int) -> Question:
     return _question(FIRST, LabelerVersion.objects.defer("state").get(pk=version_id))
 
 
-def answered(question: Question, items: Sequence[int]) -> dict[int, Vote]:
+class Answered(NamedTuple):
+    """What a vote says; the fields of ``Vote``."""
+
+    item_id: int
+    label_id: int | None
+    score: float
+    evidence: str
+    problem: str | None
+    suspect: str
+
+
+def answered(question: Question, items: Sequence[int]) -> dict[int, Answered]:
     """The votes there are on some items, those without a label included."""
-    found: dict[int, Vote] = {}
+    found: dict[int, Answered] = {}
     for start in range(0, len(items), ITEMS_IN_A_SLICE):
         part = items[start : start + ITEMS_IN_A_SLICE]
         votes = Vote.objects.filter(version=question.version_id, item__in=part)
-        found |= {
-            vote.item_id: vote
-            for vote in votes.only("item", "label", "score", "evidence", "problem", "suspect")
-        }
+        found |= {row[0]: Answered._make(row) for row in votes.values_list(*Answered._fields)}
     return found
 
 
@@ -184,7 +192,7 @@ def store(rows: Iterable[VoteRow]) -> None:
     One that is there already stays, unless all it says is that there was no answer, for a reason that passes.
     """
     table = Vote._meta.db_table
-    with transaction.atomic(), connection.cursor() as cursor:
+    with transaction.atomic(savepoint=False), connection.cursor() as cursor:
         cursor.executemany(
             f"INSERT INTO {table} (version_id, item_id, label_id, score, evidence, problem, suspect, call_id) "
             "VALUES (%s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT (version_id, item_id) DO UPDATE SET "
@@ -195,13 +203,19 @@ def store(rows: Iterable[VoteRow]) -> None:
         )
 
 
-def vote_row(question: Question, item_id: int, text: str, outcome: Said | str, call_id: int) -> VoteRow:
-    """The vote that an outcome is: a label with a confidence, or a problem code. A quote that is not in the text is dropped."""
+def vote_row(
+    question: Question, item_id: int, text: str, outcome: Said | str, call_id: int, suspect: str | None = None
+) -> VoteRow:
+    """The vote that an outcome is: a label with a confidence, or a problem code. A quote that is not in the text is dropped.
+
+    Args:
+        suspect: what ``suspicion`` says about the text, where that is known already.
+    """
     if isinstance(outcome, str):
         return (question.version_id, item_id, None, 0.0, "", outcome, "", call_id)
     quote = outcome.quote if outcome.quote and outcome.quote in text else ""
     label_id = question.label_ids[outcome.label]
-    suspect = suspicion(question, text)
+    suspect = suspicion(question, text) if suspect is None else suspect
     return (question.version_id, item_id, label_id, outcome.confidence, quote, None, suspect, call_id)
 
 
@@ -213,7 +227,7 @@ def suspicion(question: Question, text: str) -> str:
     return f"{'certain' if found.certain else 'possible'}: {found.kind}"[:60] if found else ""
 
 
-def counts(vote: Vote, without: Vote | None) -> bool:
+def counts(vote: Vote | Answered, without: Answered | None) -> bool:
     """Whether the model's word counts: not where the text seems to have told it what to say.
 
     Args:

@@ -5,6 +5,7 @@ what was queued is found again in the database by `datasets.tasks.sweep`.
 """
 
 import contextlib
+import gc
 import importlib
 import logging
 import os
@@ -127,6 +128,8 @@ def preload() -> None:
             importlib.import_module(name)
         except ImportError as error:  # the job that needs it will fail, and say so
             log.warning("%s cannot be imported: %s", name, error)
+    gc.collect()
+    gc.freeze()  # what is there by now stays: looking through it again and again would stop a job for 0.2 s at a time
 
 
 def _asks_a_model() -> bool:

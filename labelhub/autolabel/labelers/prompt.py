@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from ..types import Example
@@ -107,6 +108,16 @@ class Prompt:
             ask: 1 for the plain question; 2, 3, … show labels and examples in another order.
         Raises: ValueError when ``ask`` is below 1.
         """
+        if ask not in self._systems:
+            self._systems[ask] = self._written(ask)
+        return self._systems[ask]
+
+    @cached_property
+    def _systems(self) -> dict[int, str]:
+        """By ask; writing one takes longer than all else about a request."""
+        return {}
+
+    def _written(self, ask: int) -> str:
         parts = [_TASK, "<labels>\n" + "\n".join(map(_label, self._ordered(ask))) + "\n</labels>"]
         if self.guidelines.strip():
             parts.append(f"<guidelines>\n{_escaped(self.guidelines.strip())}\n</guidelines>")
