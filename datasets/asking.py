@@ -37,7 +37,7 @@ Stages = Iterator[tuple[Question, Rows]]
 
 AHEAD = 3  # slices begun at once, so that a slow last answer of one does not leave the others idle
 PATIENCE = 5.0  # seconds that a worker waits for leave; for longer it gives its work back
-LOOK = 0.25  # seconds between two looks at the clock, the lease and the run
+LOOK, SOON = 0.25, 0.02  # seconds between looks at clock, lease and run; at what other workers have under way
 MOST_REJECTED = 5  # calls in a row that the other side rejects: then it is not the texts
 SAVE_AGAIN = (0.5, 1.0, 2.0, 4.0)  # seconds between tries to store answers: they are paid for
 
@@ -250,7 +250,7 @@ class Desk:
 
     def _wait_for(self, leave: gates.Leave) -> None:
         """Look again when there may be leave; give the work back where that is not soon."""
-        seconds = LOOK if leave.again_at is None else (leave.again_at - now()).total_seconds()
+        seconds = SOON if leave.again_at is None else (leave.again_at - now()).total_seconds()
         if seconds > PATIENCE and leave.reason:
             self.trouble = Waits(leave.reason)
         elif leave.again_at is None:
@@ -368,7 +368,7 @@ class Desk:
 
 
 def _without_hopeless(question: Question, rows: Rows, mine: Slice) -> Rows:
-    """Return the items that are worth asking about; those whose calls failed again and again get that as their outcome."""
+    """Return the items that are worth asking about; those whose calls failed again and again have that as outcome."""
     hopeless, last = gates.hopeless(mine, question.version_id)
     if last is not None:
         questions.store(
