@@ -120,7 +120,7 @@ def model(page: Any) -> None:
     page.locator("input[name=method][value=llm]").check()
     page.get_by_role("button", name="Estimate cost").click()
     page.get_by_text("Expected", exact=True).wait_for()
-    page.evaluate("document.querySelector('#start-title').scrollIntoView()")
+    page.evaluate("document.querySelector('#model-options').scrollIntoView(); scrollBy(0, -70)")
 
 
 def main() -> None:

@@ -154,8 +154,7 @@ class TestStoring:
 
 def on_disk() -> bytes:
     """The database's file and its log."""
-    name = str(connection.settings_dict["NAME"])
-    return bytes_on_disk(name)
+    return bytes_on_disk(str(connection.settings_dict["NAME"]))
 
 
 class TestAsking:
