@@ -290,8 +290,10 @@ class TestInterruption:
         with serve(REPLAY, delay_ms=60_000) as server:
             environment = {k: v for k, v in os.environ.items() if not k.startswith("DJANGO")}
             program = subprocess.Popen(
-                [sys.executable, "-c", code, server.url], cwd=ROOT, env=environment, stderr=subprocess.PIPE
-            )
+                [sys.executable, "-c", code, server.url], cwd=ROOT, env=environment, stderr=subprocess.PIPE,
+                # A shell starts what runs in its background with interrupts ignored, and that is handed down.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            )  # fmt: skip
             try:
                 end = time.monotonic() + 30
                 while server.stats(texts=False)["most_concurrent"] < 1 and time.monotonic() < end:
