@@ -20,15 +20,13 @@ from django.db import OperationalError, connection, transaction
 from datasets import gates, money, questions
 from datasets.model_settings import say
 from datasets.models import Call, ModelSettings, Run, Slice
-from datasets.money import budget_reached as budget_reached
-from datasets.money import usd as usd
+from datasets.money import CannotGoOn
 from datasets.questions import Question
 from datasets.slices import LEASE, now
 from labelhub.autolabel.labelers.dialogue import Chunk, Dialogue
-from labelhub.autolabel.labelers.llm import CallFailed, Claude, Reply, bytes_of
+from labelhub.autolabel.labelers.llm import CallFailed, Claude, Reply
 from labelhub.autolabel.labelers.prompt import cut
 from labelhub.autolabel.labelers.reply import read
-from labelhub.autolabel.prices import cost_usd, most_usd, price_of
 
 log = logging.getLogger(__name__)
 
@@ -44,10 +42,6 @@ SAVE_AGAIN = (0.5, 1.0, 2.0, 4.0)  # seconds between tries to store answers: the
 
 class Waits(Exception):
     """Nobody may call for longer than a worker waits; the work goes on by itself later."""
-
-
-class CannotGoOn(Exception):
-    """The run must pause; the message is a sentence that says why and what to do."""
 
 
 @dataclass
@@ -223,11 +217,7 @@ class Desk:
         )
         if chunk.roomier:
             params["max_tokens"] *= 2
-        price = price_of(question.model)
-        if price is None:
-            raise CannotGoOn(f"LabelHub knows no price of {question.model}, so it cannot keep to a budget.")
-        most = money.to_nano(most_usd(price, bytes_of(params), params["max_tokens"]))
-        return params, money.Wanted([pk for pk, _ in rows], most)
+        return params, money.wanted(question, [pk for pk, _ in rows], params)
 
     def _reserve(self, wanted: list[tuple[Errand, money.Wanted]]) -> list[Call]:
         """Reserve the calls that may go out, in order; those of one question only."""
@@ -272,7 +262,7 @@ class Desk:
             self.not_before = time.monotonic() + LOOK
             self._wait_for_others()
             return self.trouble
-        return CannotGoOn(budget_reached(run, reached))
+        return CannotGoOn(money.budget_reached(run, reached))
 
     def _collect(self, seconds: float = LOOK) -> None:
         """Store what came back, all in one transaction; where nothing did, wait so long for something."""
@@ -304,7 +294,7 @@ class Desk:
         if error is None:
             reply = future.result()
             reading = read(reply.stop_reason, reply.text, len(sent.chunk.places), sent.question.label_ids)
-            back.answers.append(_settled(sent, reply, reading.whole or ""))
+            back.answers.append(money.answered(sent.question, sent.call, reply, reading.whole or ""))
             back.votes += _votes(sent, sent.errand.talk.heard(sent.chunk, reading))
             back.well.add(sent.question.gate)
             self.rejected = self.failures = 0
@@ -370,19 +360,11 @@ class Desk:
 def _without_hopeless(question: Question, rows: Rows, mine: Slice) -> Rows:
     """Return the items that are worth asking about; those whose calls failed again and again have that as outcome."""
     hopeless, last = gates.hopeless(mine, question.version_id)
-    if last is not None:
+    if hopeless:
         questions.store(
             questions.vote_row(question, pk, text, "llm_error", last) for pk, text in rows if pk in hopeless
         )
     return [row for row in rows if row[0] not in hopeless]
-
-
-def _settled(sent: _Sent, reply: Reply, problem: str) -> money.Settled:
-    price = price_of(sent.question.model)
-    assert price is not None
-    usage = {name: n for name, n in vars(reply.usage).items() if n}
-    cost = money.to_nano(cost_usd(price, reply.usage))
-    return money.Settled(sent.call, cost, problem, usage, reply.raw, reply.request_id or "", reply.fake)
 
 
 def _not_answered(sent: _Sent, error: CallFailed) -> money.Settled:

@@ -16,16 +16,16 @@ from typing import Any
 
 from django.db import transaction
 
-from datasets import asking, money, questions
-from datasets.asking import CannotGoOn, Rows, Waits
+from datasets import money, questions
+from datasets.asking import Rows, Waits
 from datasets.model_settings import client
 from datasets.models import Call, Item, MessageBatch, Run, Slice
+from datasets.money import CannotGoOn
 from datasets.questions import Question
 from datasets.slices import now
 from labelhub.autolabel.labelers.dialogue import PER_CALL
-from labelhub.autolabel.labelers.llm import BatchProblem, CallFailed, Claude, Reply, bytes_of
+from labelhub.autolabel.labelers.llm import BatchProblem, CallFailed, Claude, Reply
 from labelhub.autolabel.labelers.reply import Said, read
-from labelhub.autolabel.prices import cost_usd, most_usd, price_of
 
 log = logging.getLogger(__name__)
 
@@ -77,16 +77,12 @@ def _has_new(run: Run, rows: Rows) -> bool:
 def _make(run: Run, mine: Slice, question: Question, rows: Rows, wave: int) -> None:
     """Reserve the calls of a wave, batch by batch, as far as the budget goes."""
     speaker, made = client(), 0
-    price = price_of(question.model)
-    if price is None:
-        raise CannotGoOn(f"LabelHub knows no price of {question.model}, so it cannot keep to a budget.")
     chunks = (rows[start : start + PER_CALL] for start in range(0, len(rows), PER_CALL))
     while chunk_of := list(islice(chunks, MOST_REQUESTS)):
         wanted = []
         for chunk in chunk_of:
             params = _request(speaker, question, [text for _, text in chunk])
-            most = most_usd(price, bytes_of(params), params["max_tokens"], batch=True)
-            wanted.append(money.Wanted([pk for pk, _ in chunk], money.to_nano(most)))
+            wanted.append(money.wanted(question, [pk for pk, _ in chunk], params, batch=True))
         try:
             with transaction.atomic():
                 batch = MessageBatch.objects.create(
@@ -98,7 +94,7 @@ def _make(run: Run, mine: Slice, question: Question, rows: Rows, wave: int) -> N
             if made:
                 return  # these first; what they leave of the budget may do for the rest
             run.refresh_from_db(fields=["budget_nano", "spent_nano"])
-            raise CannotGoOn(asking.budget_reached(run, reached)) from reached
+            raise CannotGoOn(money.budget_reached(run, reached)) from reached
         made += len(calls)
         if len(calls) < len(wanted):
             return
@@ -198,14 +194,8 @@ def _number(batch: MessageBatch, custom_id: str) -> int:
 def _settled(question: Question, call: Call, result: Reply | BatchProblem) -> money.Settled:
     if isinstance(result, BatchProblem):
         return money.Settled(call, 0, result.kind)
-    price = price_of(question.model)
-    assert price is not None
     reading = read(result.stop_reason, result.text, len(call.items), question.label_ids)
-    usage = {name: n for name, n in vars(result.usage).items() if n}
-    cost = money.to_nano(cost_usd(price, result.usage, batch=True))
-    return money.Settled(
-        call, cost, reading.whole or "", usage, result.raw, result.request_id or "", result.fake
-    )
+    return money.answered(question, call, result, reading.whole or "", batch=True)
 
 
 def _votes(question: Question, call: Call, reply: Reply) -> Iterable[questions.VoteRow]:

@@ -15,14 +15,13 @@ from django.db.models import F, Q
 
 from datasets.models import Call, Gate, ModelSettings, Slice
 from datasets.slices import now
+from labelhub.autolabel.labelers.calls import TRANSIENT
 
 MOST_FAILURES = 4  # in a row, of any calls: then nobody calls for a while
 SHORTEST_SECONDS, LONGEST_SECONDS = 2.0, 60.0  # that a gate stays closed after further failures
 STALE = dt.timedelta(seconds=150)  # a call that old does not count as under way: its worker is gone
-MOST_CALLS = (
-    20  # about one item that may fail, whatever else is wrong: about a quarter of an hour of an outage
-)
-TRANSIENT = ("busy", "overloaded", "server", "timeout", "connection")  # problems of calls that may pass
+# About one item that may fail, whatever else is wrong: that is about a quarter of an hour of an outage.
+MOST_CALLS = 20
 BURST = dt.timedelta(seconds=1)  # how far calls may run ahead of their pace
 
 
@@ -133,8 +132,8 @@ def closed(name: str) -> Gate | None:
     return Gate.objects.filter(pk=name, closed_until__gt=now()).first()
 
 
-def hopeless(mine: Slice, version_id: int) -> tuple[set[int], int | None]:
-    """Items of a slice whose calls failed so often that they may be why, and the last of these calls.
+def hopeless(mine: Slice, version_id: int) -> tuple[set[int], int]:
+    """Items of a slice whose calls failed so often that they may be why, and the last call that failed (0: none did).
 
     Without an end to it a text that the other side cannot bear would keep its run waiting for ever.
     """
@@ -142,7 +141,7 @@ def hopeless(mine: Slice, version_id: int) -> tuple[set[int], int | None]:
         run=mine.run_id, slice_number=mine.number, version=version_id, batch=None, problem__in=TRANSIENT
     )
     tries: Counter[int] = Counter()
-    last = None
+    last = 0
     for pk, items in failed.order_by("pk").values_list("pk", "items"):
         tries.update(items)
         last = pk

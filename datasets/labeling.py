@@ -95,7 +95,7 @@ def fit(mine: Slice, items: QuerySet[Item]) -> bytes:
 def _votes_on_examples(version: LabelerVersion, ids: Sequence[int]) -> dict[str, list[AutoVote]] | None:
     """The votes to learn from whom to believe; not the model's on texts whose labels it was shown."""
     heard = hear(version, ids)
-    shown = set((version.settings.get("llm") or {}).get("shown") or [])
+    shown = set(questions.options(version).get("shown") or [])
     votes = {
         source: {pk: vote for pk, vote in given.items() if pk not in shown}
         for source, given in heard.votes.items()

@@ -15,22 +15,21 @@ from django.db import transaction
 from django.db.models import QuerySet
 
 from datasets import batches, labeling, questions
-from datasets.asking import Desk, Errand, Stages
-from datasets.asking import Rows as Rows
+from datasets.asking import Desk, Errand, Rows, Stages
 from datasets.labeling import MODEL
 from datasets.model_settings import client, current
 from datasets.models import ITEMS_IN_A_SLICE, Item, LabelerVersion, Run, Slice
 from datasets.questions import FIRST, SECOND_MODEL, WITHOUT_ORDERS, Question
 from labelhub.autolabel import labelers
+from labelhub.autolabel.labelers.cheap_first import MOST_ASKED
 
 ENOUGH = 50  # answered items: with fewer nobody knows how sure the cheap labelers may be, so the model is asked for all
-MOST_TRIED = 200  # answered items that the model is asked about, to learn how far to believe it
 SURE = 0.9  # a stated confidence from which one question is enough
 
 
 def asks(version: LabelerVersion) -> bool:
     """Whether runs of a version may ask a model, and pay for it."""
-    return bool((version.settings.get("llm") or {}).get("asks"))
+    return bool(questions.options(version).get("asks"))
 
 
 def at_desk(
@@ -95,7 +94,7 @@ def stages(version: LabelerVersion, asked: dict[str, Question], rows: Rows) -> S
 
 
 def _cheap_answers(version: LabelerVersion, rows: Rows) -> dict[int, labelers.Answer] | None:
-    cheap_id = version.settings["llm"].get("cheap")
+    cheap_id = questions.options(version).get("cheap")
     if cheap_id is None:
         return None
     cheap = LabelerVersion.objects.defer("state", "examples").get(pk=cheap_id)
@@ -104,7 +103,9 @@ def _cheap_answers(version: LabelerVersion, rows: Rows) -> dict[int, labelers.An
 
 
 def _is_unsure(answer: labelers.Answer, version: LabelerVersion) -> bool:
-    return answer.label is None or answer.guess or answer.confidence < version.settings["llm"]["unsure_below"]
+    return (
+        answer.label is None or answer.guess or answer.confidence < questions.options(version)["unsure_below"]
+    )
 
 
 def _differ(
@@ -132,11 +133,10 @@ def prepare(run: Run, mine: Slice, items: QuerySet[Item], stops: Callable[[], bo
         asked = questions.of_version(version)
         if not _ask_here(run, mine, iter([(asked[FIRST], tried)]), stops):
             return None
-    if version.settings["llm"].get("batch") and not batches.work(
-        run, mine, _first_questions(run, items), stops
-    ):
+    in_batches = questions.options(version).get("batch")
+    if in_batches and not batches.work(run, mine, _first_questions(run, items), stops):
         return None
-    return labeling.fit(mine, Item.objects.none())
+    return labeling.fit(mine, items)
 
 
 def _ask_here(run: Run, mine: Slice, what: Stages, stops: Callable[[], bool]) -> bool:
@@ -169,7 +169,8 @@ def _first_questions(run: Run, items: QuerySet[Item]) -> batches.Find:
 def _learn_cheap(run: Run, mine: Slice, items: QuerySet[Item]) -> None:
     """Learn a labeler that costs nothing, which says what the model need not be asked."""
     version = run.version
-    if not version.settings["llm"].get("cheap_first") or "cheap" in version.settings["llm"]:
+    options = questions.options(version)
+    if not options.get("cheap_first") or "cheap" in options:
         return
     if len(labeling.examples_of(version)) < ENOUGH:
         return
@@ -187,13 +188,13 @@ def _learn_cheap(run: Run, mine: Slice, items: QuerySet[Item]) -> None:
     cheap.state = labeling.fit(stand_in, items)
     with transaction.atomic():
         cheap.save()
-        version.settings["llm"]["cheap"] = cheap.pk
+        options["cheap"] = cheap.pk
         version.save(update_fields=["settings"])
 
 
 def _to_try(version: LabelerVersion) -> Rows:
     """Answered items, in no order of the file and the same ones each time, but not those shown in the prompt."""
-    shown = set(version.settings["llm"].get("shown") or [])
+    shown = set(questions.options(version).get("shown") or [])
     known = [(pk, example.text) for pk, example in labeling.examples_of(version) if pk not in shown]
     known.sort(key=lambda row: hashlib.sha256(row[1].encode("utf-8", "replace")).digest())
-    return known[:MOST_TRIED]
+    return known[:MOST_ASKED]

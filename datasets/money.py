@@ -7,7 +7,7 @@ spends more than its budget. A call whose answer nobody will ever see is written
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
 from typing import Any
@@ -18,6 +18,8 @@ from django.db.models import Count, Q, QuerySet, Sum
 from datasets.models import Call, Dataset, MessageBatch, Run, Slice
 from datasets.questions import Question
 from datasets.slices import now
+from labelhub.autolabel.labelers.llm import Reply, bytes_of
+from labelhub.autolabel.prices import Price, cost_usd, most_usd, price_of
 
 NANO = 1_000_000_000  # billionths in a USD
 LOST_AFTER = dt.timedelta(minutes=10)  # no call takes that long
@@ -80,6 +82,37 @@ class Settled:
     lost: bool = False
 
 
+class CannotGoOn(Exception):
+    """The run must pause; the message is a sentence that says why and what to do."""
+
+
+class NoPrice(CannotGoOn):
+    """Nobody knows what a model costs, so no budget could be kept."""
+
+
+def price_for(model: str) -> Price:
+    """Return what a model costs. Raises: NoPrice, with a sentence."""
+    price = price_of(model)
+    if price is None:
+        raise NoPrice(
+            f"LabelHub knows no price of {model}, so it cannot keep to a budget: choose another model."
+        )
+    return price
+
+
+def wanted(asked: Question, items: Sequence[int], params: Mapping[str, Any], batch: bool = False) -> Wanted:
+    """Return a request as a call to reserve, at the most that it can cost. Raises: NoPrice."""
+    most = most_usd(price_for(asked.model), bytes_of(params), params["max_tokens"], batch)
+    return Wanted(items, to_nano(most))
+
+
+def answered(asked: Question, call: Call, reply: Reply, problem: str, batch: bool = False) -> Settled:
+    """Return an answer as what became of its call, at what it did cost; ``problem``: why it is of no use, or ""."""
+    usage = {name: n for name, n in vars(reply.usage).items() if n}
+    cost = to_nano(cost_usd(price_for(asked.model), reply.usage, batch))
+    return Settled(call, cost, problem, usage, reply.raw, reply.request_id or "", reply.fake)
+
+
 class BudgetReached(Exception):
     """The next call might pass the cap; ``most_nano`` is what it might cost."""
 
@@ -91,9 +124,18 @@ class BudgetReached(Exception):
 def budget_reached(run: Run, reached: BudgetReached) -> str:
     """Say that the cap is near, and what to do."""
     return (
-        f"The budget of {usd(run.budget_nano)} is used up: {usd(run.spent_nano)} are spent, and the next request "
+        f"{_used_up(run)}: {usd(run.spent_nano)} are spent, and the next request "
         f"could cost up to {usd(reached.most_nano)}. Raise the budget to go on."
     )
+
+
+def is_at_cap(run: Run) -> bool:
+    """Whether a run was paused because of its present budget."""
+    return run.paused_at is not None and (run.problem or "").startswith(_used_up(run))
+
+
+def _used_up(run: Run) -> str:
+    return f"The budget of {usd(run.budget_nano)} is used up"
 
 
 def usd(nano: int | None) -> str:
@@ -123,20 +165,15 @@ def reserve(
                 run=run, version_id=asked.version_id, gate=asked.gate, batch=batch, slice_number=mine.number, epoch=mine.epoch,
                 items=list(one.items), reserved_nano=one.most_nano, reserved_at=moment,
             )  # fmt: skip
-            cursor.execute(
-                _INSERT,
-                [
-                    *(
-                        run.pk,
-                        asked.version_id,
-                        batch.pk if batch else None,
-                        asked.gate,
-                        mine.number,
-                        mine.epoch,
-                    ),
-                    *(_json(call.items), one.most_nano, _moment(moment)),
-                ],
-            )
+            where = [
+                run.pk,
+                asked.version_id,
+                batch.pk if batch else None,
+                asked.gate,
+                mine.number,
+                mine.epoch,
+            ]
+            cursor.execute(_INSERT, [*where, _json(call.items), one.most_nano, _moment(moment)])
             call.pk = cursor.fetchone()[0]
             calls.append(call)
     if not calls:
@@ -156,17 +193,8 @@ def settle(answers: Sequence[Settled]) -> None:
         for one in sorted(answers, key=lambda one: one.call.pk):
             call, problem, request_id = one.call, one.problem[:32], one.request_id[:100]
             reserved, spent = by_run.get(call.run_id, (0, 0))
-            raw = one.raw.replace("\x00", "")
-            facts = [
-                moment,
-                one.cost_nano,
-                problem,
-                _json(one.usage or {}),
-                raw,
-                request_id,
-                one.fake,
-                call.pk,
-            ]
+            usage, raw = _json(one.usage or {}), one.raw.replace("\x00", "")
+            facts = [moment, one.cost_nano, problem, usage, raw, request_id, one.fake, call.pk]
             if one.lost:
                 cursor.execute(_LOSE, [moment, problem, request_id, call.pk])
                 if cursor.rowcount:

@@ -86,9 +86,20 @@ def _fingerprint(source: str, model: str, address: str, prompt: Prompt, ask: int
     return prompt.fingerprint(f"{model} {address}{variant}", ask)
 
 
+def options(version: LabelerVersion) -> dict[str, Any]:
+    """What a version knows of asking a model; empty where it goes by none.
+
+    "questions": version ids by source; "asks": whether it may ask and pay, and then when: "cheap_first",
+    "unsure_below", "batch"; "shown": items whose labels the prompt shows; "address" of the model; "cheap": the version
+    that says what need not be asked, once it was learned.
+    """
+    found: dict[str, Any] = version.settings.get("llm") or {}
+    return found
+
+
 def of_version(version: LabelerVersion) -> dict[str, Question]:
     """The questions that runs of a version may ask, by source; empty where it asks none."""
-    named: dict[str, int] = (version.settings.get("llm") or {}).get("questions") or {}
+    named: dict[str, int] = options(version).get("questions") or {}
     found = {one.pk: one for one in LabelerVersion.objects.filter(pk__in=named.values()).defer("state")}
     return {source: _question(source, found[pk]) for source, pk in named.items() if pk in found}
 

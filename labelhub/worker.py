@@ -10,6 +10,7 @@ import importlib
 import logging
 import os
 import signal
+import sys
 import time
 from typing import Any
 
@@ -123,7 +124,12 @@ class Preloaded(Worker):
 
 def preload() -> None:
     """Import what jobs need, so that every fork has it: seconds for each job otherwise."""
-    for name in (*PRELOADED, *(FOR_THE_MODEL if _asks_a_model() else ())):
+    missing = [name for name in PRELOADED if name not in sys.modules]
+    if not all(name in sys.modules for name in FOR_THE_MODEL) and _asks_a_model():
+        missing += FOR_THE_MODEL
+    if not missing:
+        return
+    for name in missing:
         try:
             importlib.import_module(name)
         except ImportError as error:  # the job that needs it will fail, and say so

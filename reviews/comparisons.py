@@ -136,7 +136,7 @@ def latest_variant(dataset: Dataset) -> Run | None:
 
 def _told_by(dataset: Dataset, run: Run) -> prompts.Told:
     """What a variant told, or would tell now where labels or their definitions have changed since."""
-    about, llm = run.version.settings["whatif"], run.version.settings["llm"]
+    about, llm = run.version.settings["whatif"], questions.options(run.version)
     asked = questions.by_id(llm["questions"][FIRST])
     now = prompts.compose_with(dataset, about["guidelines"], about["examples"])
     if asked.prompt.labels == now.prompt.labels:
@@ -236,7 +236,7 @@ def compare(dataset: Dataset, now: Trying) -> Comparison | None:
     lines = _compare(
         tuple((example.text, example.label) for _, example in items),
         tuple((one.name, one.definition) for one in labels),
-        tuple((one.name, tuple(filter(None, map(str.strip, one.rules.splitlines())))) for one in labels),
+        tuple((one.name, tuple(learning.typed_rules(one))) for one in labels),
         tuple((side.title, tuple(side.heard[pk] for pk, _ in items)) for side in ready),
         pool,
         target,

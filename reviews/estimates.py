@@ -13,11 +13,12 @@ from datasets.labeling import MODEL
 from datasets.model_runs import ENOUGH, SURE
 from datasets.model_settings import PAGE_TIMEOUT_SECONDS, client, current, where
 from datasets.models import Call, Dataset, Item, Prediction, Vote
+from datasets.money import price_for
 from datasets.questions import FIRST
 from labelhub.autolabel.buckets import clopper_pearson
 from labelhub.autolabel.labelers.dialogue import PER_CALL
 from labelhub.autolabel.labelers.llm import CallFailed, bytes_of
-from labelhub.autolabel.prices import AS_OF, Price, Usage, cost_usd, price_of
+from labelhub.autolabel.prices import AS_OF, Price, Usage, cost_usd
 from labelhub.autolabel.rank import to_rank
 from reviews import prompts, thresholds
 from reviews.models import Decision
@@ -31,11 +32,11 @@ SEEN_ALPHA = 0.05  # chance that the share lies outside of what they say
 UNSURE = (0.1, 0.3, 0.6)  # share of items with further questions, before any was seen: low, expected, high
 SPREAD = (0.85, 1.0, 1.3)  # of tokens: low, expected, high; what is asked again is in the last
 UNSEEN_SPREAD = (0.7, 1.0, 1.4)  # the same before any answer was seen: nobody knows how long they are
+LEAST_BUDGET = Decimal("0.10")  # USD, where none is named
+SLACK = Decimal(
+    "1.2"
+)  # of the high estimate, where none is named: what is reserved is more than what is paid
 REST = 0.4  # of the items with further questions, those where the labelers disagree
-
-
-class NoPrice(Exception):
-    """A model whose price nobody knows; the message says so."""
 
 
 @dataclass(frozen=True)
@@ -81,17 +82,11 @@ def estimate(
     Args:
         items: what it would label; everything that is open where not given.
         told: what it would tell the model; the dataset's own prompt where not given.
-    Raises: NoPrice; CallFailed where there is no key, or it is refused.
+    Raises: money.NoPrice; CallFailed where there is no key, or it is refused.
     """
     site, told = current(), told or prompts.compose(dataset, renew)
-    price = price_of(site.model)
-    second = price_of(site.second_model) if site.second_model else None
-    for model, known_price in ((site.model, price), (site.second_model, second)):
-        if model and known_price is None:
-            raise NoPrice(
-                f"LabelHub knows no price of {model}, so it cannot keep to a budget: choose another model."
-            )
-    assert price is not None
+    price = price_for(site.model)
+    second = price_for(site.second_model) if site.second_model else None
     wanted = open_items(dataset) if items is None else items
     total = wanted.count()
     texts = list(wanted.order_by("text_hash").values_list("text", flat=True)[:SAMPLE])
@@ -126,6 +121,11 @@ def estimate(
         batch=batch,
         note=size.note,
     )
+
+
+def cap_for(high_usd: float) -> Decimal:
+    """Return the cap in USD that goes with a high estimate, where nobody types another one."""
+    return max(Decimal(str(high_usd)) * SLACK, LEAST_BUDGET)
 
 
 def open_items(dataset: Dataset) -> QuerySet[Item]:

@@ -12,6 +12,7 @@ from django.db.models import Max, Q
 from datasets import model_settings, money
 from datasets.labeling import MODEL
 from datasets.models import Dataset, Item, Label, LabelerVersion, Prediction, Run, Vote
+from datasets.money import NoPrice
 from labelhub.autolabel.labelers.llm import CallFailed
 from labelhub.autolabel.labelers.rules import check_rules, rules_in
 from labelhub.autolabel.rank import ACCEPT_NOTHING, to_rank
@@ -22,10 +23,6 @@ if TYPE_CHECKING:
     from django.contrib.auth.models import User
 
 ENSEMBLE = "ensemble"
-LEAST_BUDGET = Decimal("0.10")  # USD, where none is named
-SLACK = Decimal(
-    "1.2"
-)  # of the high estimate, where none is named: what is reserved is more than what is paid
 GUESSERS = ("weak_model", ENSEMBLE)  # they label without any example, by the words of the labels
 
 
@@ -90,8 +87,12 @@ def methods(dataset: Dataset) -> list[Method]:
 
 def rules_of(label: Label) -> list[str]:
     """The rules of a label, typed one a line or quoted in its definition."""
-    typed = [line.strip() for line in label.rules.splitlines() if line.strip()]
-    return [*typed, *rules_in(label.definition)]
+    return [*typed_rules(label), *rules_in(label.definition)]
+
+
+def typed_rules(label: Label) -> list[str]:
+    """The rules of a label that were typed, one a line."""
+    return [line.strip() for line in label.rules.splitlines() if line.strip()]
 
 
 def examples(dataset: Dataset) -> list[list[int]]:
@@ -176,20 +177,26 @@ def _to_spend(
         return {}, None, {}
     if spend is None:
         return prompts.heard_before(dataset), None, {}
-    if lacks := model_settings.missing():
-        raise CannotLearn(lacks)
-    if problem := model_settings.check():
-        raise CannotLearn(problem)
-    try:
-        expected = estimates.estimate(dataset, method, batch=spend.batch, renew=spend.renew)
-    except (estimates.NoPrice, CallFailed) as error:
-        raise CannotLearn(str(error)) from error
-    budget = spend.budget_usd
-    if budget is None:
-        budget = max(Decimal(str(expected.high_usd)) * SLACK, LEAST_BUDGET)
     told = prompts.compose(dataset, spend.renew)
+    expected = expected_cost(dataset, method, told=told, batch=spend.batch)
+    budget = estimates.cap_for(expected.high_usd) if spend.budget_usd is None else spend.budget_usd
     settings = prompts.to_ask(dataset, told, cheap_first=method == ENSEMBLE, batch=spend.batch)
     return settings, money.to_nano(budget), expected.as_json()
+
+
+def expected_cost(dataset: Dataset, method: str, **how: Any) -> estimates.Estimate:
+    """Estimate what asking costs, once it is known that somebody would answer.
+
+    Args:
+        how: as in `estimates.estimate`.
+    Raises: CannotLearn, with a sentence that says why nobody can be asked, or why nobody knows.
+    """
+    if problem := model_settings.missing() or model_settings.check():
+        raise CannotLearn(problem)
+    try:
+        return estimates.estimate(dataset, method, **how)
+    except (NoPrice, CallFailed) as error:
+        raise CannotLearn(str(error)) from error
 
 
 def make_version(dataset: Dataset, method: str, settings: dict[str, Any] | None = None) -> LabelerVersion:
@@ -240,10 +247,7 @@ def _only_guesses(dataset: Dataset, method: str, settings: dict[str, Any]) -> bo
 def _settings(dataset: Dataset) -> dict[str, Any]:
     """The label set as this version knows it; a later change of a definition is another version."""
     labels = list(dataset.labels.filter(retired_at=None))
-    rules = {
-        label.name: [line.strip() for line in label.rules.splitlines() if line.strip()] for label in labels
-    }
-    rules = {name: written for name, written in rules.items() if written}
+    rules = {label.name: written for label in labels if (written := typed_rules(label))}
     try:
         check_rules(rules)
     except ValueError as error:

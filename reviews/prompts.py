@@ -18,17 +18,16 @@ from datasets import money, questions
 from datasets.model_settings import current, where
 from datasets.models import Call, Dataset, Item, LabelerVersion, ModelSettings, Run, Vote, record
 from datasets.questions import FIRST, SECOND_MODEL, WITHOUT_ORDERS
+from labelhub.autolabel.labelers.cheap_first import SURE as UNSURE_BELOW
 from labelhub.autolabel.labelers.prompt import Prompt
-from labelhub.autolabel.labelers.shots import choose_examples
+from labelhub.autolabel.labelers.shots import choose_examples, most_to_show
 from labelhub.autolabel.types import Example
 from reviews.models import Decision, Outcome, Purpose, SampleItem
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
 
-MOST_EXAMPLES = 12
 ENOUGH = 20  # reviewed items from which a few are shown; with fewer they would say little
-UNSURE_BELOW = 0.95  # confidence of the cheap labelers below which the model is asked
 MOST_LOOKED_AT = 5_000  # reviewed items to choose from, and texts that they should be near to
 PROVING = (Purpose.CALIBRATION, Purpose.SPOT_CHECK)
 PRESENT = "A"  # the name of the dataset's own prompt in a comparison; any other is a variant
@@ -82,7 +81,7 @@ def _with_examples(dataset: Dataset, plain: Prompt) -> Told:
         return Told(plain, [])
     texts = Item.objects.filter(dataset=dataset, same_as=None, given_label=None, excluded=None)
     near = list(texts.order_by("text_hash").values_list("text", flat=True)[:MOST_LOOKED_AT])
-    most = min(MOST_EXAMPLES, 2 * len(plain.labels))
+    most = most_to_show(len(plain.labels))
     chosen = choose_examples([example for _, example in pool], near, most, seed=0)
     told = replace(plain, examples=tuple(pool[i][1] for i in chosen))
     return Told(told, [pool[i][0] for i in chosen])
@@ -94,12 +93,12 @@ def _last(dataset: Dataset, plain: Prompt) -> Told | None:
     light = asking.select_related("version").defer("version__state", "version__examples")
     runs = [run for run in light.order_by("-number")[:_RUNS_BACK] if is_in_use(run.version)]
     runs.sort(key=_since, reverse=True)
-    ids = {run.pk: run.version.settings["llm"]["questions"][FIRST] for run in runs}
+    ids = {run.pk: questions.options(run.version)["questions"][FIRST] for run in runs}
     asked = LabelerVersion.objects.defer("state", "examples").in_bulk(set(ids.values()))
     for run in runs:
         prompt = Prompt.from_json(asked[ids[run.pk]].settings["prompt"])
         if (prompt.labels, prompt.guidelines) == (plain.labels, plain.guidelines):
-            shown = run.version.settings["llm"].get("shown") or []
+            shown = questions.options(run.version).get("shown") or []
             return None if _proving(dataset, shown) else Told(prompt, shown)
     return None
 
@@ -200,7 +199,7 @@ def heard_before(dataset: Dataset) -> dict[str, Any]:
         "llm": {
             "asks": False,
             "questions": {source: question.version_id for source, question in asked.items()},
-            "shown": run.version.settings["llm"].get("shown") or [],
+            "shown": questions.options(run.version).get("shown") or [],
         },
     }
 

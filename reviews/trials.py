@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from django.db import transaction
 
-from datasets import model_settings, money, questions
+from datasets import money, questions
 from datasets.labeling import MODEL
 from datasets.models import Dataset, Item, Prediction, Run
 from labelhub.autolabel import sampling
-from labelhub.autolabel.labelers.llm import CallFailed
 from reviews import estimates, learning, prompts, tasks, thresholds
 
 if TYPE_CHECKING:
@@ -73,7 +72,7 @@ def ask_about(
     learning.check(dataset, MODEL)
     expected = cost_of(dataset, told, settings["only"])
     if budget_usd is None:
-        budget_usd = max(Decimal(str(expected.high_usd)) * learning.SLACK, learning.LEAST_BUDGET)
+        budget_usd = estimates.cap_for(expected.high_usd)
     with transaction.atomic():
         check_free(dataset)
         asking = prompts.to_ask(dataset, told, cheap_first=False)
@@ -92,13 +91,7 @@ def check_free(dataset: Dataset) -> None:
 
 def cost_of(dataset: Dataset, told: prompts.Told, only: Sequence[int]) -> estimates.Estimate:
     """Estimate what asking about some items costs. Raises: CannotLearn, with a sentence that says why nobody knows."""
-    problem = model_settings.missing() or model_settings.check()
-    if problem:
-        raise learning.CannotLearn(problem)
-    try:
-        return estimates.estimate(dataset, MODEL, told=told, items=Item.objects.filter(pk__in=only))
-    except (estimates.NoPrice, CallFailed) as error:
-        raise learning.CannotLearn(str(error)) from error
+    return learning.expected_cost(dataset, MODEL, told=told, items=Item.objects.filter(pk__in=only))
 
 
 # What came of it

@@ -17,9 +17,10 @@ from django.db.models import Exists, OuterRef, QuerySet
 from django.utils import timezone
 
 from datasets import gates, labeling, model_runs, money, questions, slices
-from datasets.asking import CannotGoOn, Rows, Waits
+from datasets.asking import Rows, Waits
 from datasets.model_settings import say
 from datasets.models import Dataset, Item, LabelerVersion, Run, Slice
+from datasets.money import CannotGoOn
 from datasets.tasks import enqueue, is_enqueued, shall_finish
 from labelhub.autolabel.labelers.llm import CallFailed
 from labelhub.autolabel.types import LabelerUnavailable
@@ -121,7 +122,7 @@ def _ask(run: Run, owner: str, ends: Callable[[], bool], rings: bool) -> str:
     except model_runs.Stopped as stopped:
         if not _is_known(stopped):
             for mine in stopped.begun:
-                _trouble(run, mine, stopped.__cause__ or stopped)
+                _trouble(run, mine, _cause(stopped))
             return "more"
         for mine in stopped.begun:
             slices.release_slice(mine, counts=False)
@@ -145,12 +146,13 @@ def _prepare(run: Run, mine: Slice, ends: Callable[[], bool], rings: bool) -> st
         if state is None:
             slices.release_slice(mine, counts=False)
             return "more"
-        _fitted(run, mine, state, rings)
+        labeling.finish_fit(mine, run.version, state)
+        _call_others(run, rings)
     except slices.Fenced as error:
         log.warning("%s", error)
     except (model_runs.Stopped, Waits, CannotGoOn, CallFailed) as error:
         if not _is_known(error):
-            _trouble(run, mine, error.__cause__ or error)
+            _trouble(run, mine, _cause(error))
             return ""
         slices.release_slice(mine, counts=False)
         return _halt(run, error)
@@ -176,15 +178,19 @@ def _stops(run: Run, ends: Callable[[], bool]) -> Callable[[], bool]:
     return stops
 
 
+def _cause(error: Exception) -> BaseException:
+    """What asking ended by."""
+    return (error.__cause__ or error) if isinstance(error, model_runs.Stopped) else error
+
+
 def _is_known(error: Exception) -> bool:
     """Whether asking ended for a reason that has its own remedy; anything else is a fault of LabelHub."""
-    cause = error.__cause__ if isinstance(error, model_runs.Stopped) else error
-    return isinstance(cause, Waits | CannotGoOn | CallFailed | OperationalError)
+    return isinstance(_cause(error), Waits | CannotGoOn | CallFailed | OperationalError)
 
 
 def _halt(run: Run, error: Exception) -> str:
     """Pause a run that cannot go on without a person; let one that only waits wait. Raises: OperationalError."""
-    cause = error.__cause__ if isinstance(error, model_runs.Stopped) else error
+    cause = _cause(error)
     if isinstance(cause, OperationalError):
         raise cause
     if isinstance(cause, Waits) or (isinstance(cause, CallFailed) and cause.transient):
@@ -236,11 +242,6 @@ def _fit(run: Run, mine: Slice, rings: bool) -> None:
         with slices.lease_kept(mine):
             state = labeling.fit(mine, items)
         labeling.finish_fit(mine, run.version, state)
-    _call_others(run, rings)
-
-
-def _fitted(run: Run, mine: Slice, state: bytes, rings: bool) -> None:
-    labeling.finish_fit(mine, run.version, state)
     _call_others(run, rings)
 
 

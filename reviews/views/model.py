@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from decimal import ROUND_CEILING, Decimal
 from typing import Any
 
 from django.contrib import messages
@@ -17,6 +16,7 @@ from datasets import questions
 from datasets.access import Request, needs
 from datasets.model_settings import current, is_local, missing, where
 from datasets.models import Dataset, Item, Vote
+from datasets.money import NoPrice
 from labelhub.autolabel.labelers.llm import CallFailed
 from labelhub.autolabel.labelers.prompt import BEGINNING, LONGEST_TEXT, WORDINGS
 from reviews import comparisons, estimates, learning, prompts, tasks, thresholds, trials
@@ -25,7 +25,7 @@ from reviews.export import disposition
 from reviews.model_forms import PromptForm, TrialForm, VariantForm
 from reviews.models import Decision
 from reviews.views.progress import progress_of
-from reviews.views.start_form import CENT, read_usd
+from reviews.views.start_form import cap_for, read_usd
 
 GIVE_UP = (learning.CannotLearn, tasks.RunIsActive, thresholds.SampleIsOpen)
 SHOWN_TEXTS = 2  # items of the dataset in the request that is shown
@@ -146,13 +146,9 @@ def _trial(dataset: Dataset) -> dict[str, Any]:
     try:
         learning.check(dataset, learning.MODEL)
         whole = estimates.estimate(dataset, learning.MODEL)
-    except (learning.CannotLearn, estimates.NoPrice, CallFailed) as error:
+    except (learning.CannotLearn, NoPrice, CallFailed) as error:
         return context | {"no_estimate": str(error)}
-    return context | {"whole": whole, "cap": _cap(Decimal(str(whole.per_item_usd)) * trials.USUAL * 2)}
-
-
-def _cap(high: Decimal) -> Decimal:
-    return max(high * learning.SLACK, learning.LEAST_BUDGET).quantize(CENT, ROUND_CEILING)
+    return context | {"whole": whole, "cap": cap_for(whole.per_item_usd * trials.USUAL * 2)}
 
 
 def _blocked(dataset: Dataset) -> str:
@@ -219,7 +215,7 @@ def _whatif(dataset: Dataset, form: VariantForm) -> dict[str, Any]:
         return context
     if context["run"] is None:
         context["found"] = comparisons.compare(dataset, now)
-        context |= {"offer": _offer(dataset, now), "cap": learning.LEAST_BUDGET}
+        context |= {"offer": _offer(dataset, now), "cap": estimates.LEAST_BUDGET}
     return context
 
 

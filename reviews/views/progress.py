@@ -14,14 +14,14 @@ from django.shortcuts import redirect, render
 from django.utils import timezone
 from django.views.decorators.http import require_safe
 
-from datasets import asking, gates, money, questions, slices
+from datasets import gates, money, questions, slices
 from datasets.access import Request, allows, needs
 from datasets.models import Call, Dataset, Prediction, Run, Slice
 from datasets.tasks import queue_answers, workers_alive
 from labelhub.autolabel.rank import ACCEPT_NOTHING
 from reviews import tasks, thresholds
 from reviews.cards import PROBLEMS
-from reviews.learning import LEAST_BUDGET
+from reviews.estimates import LEAST_BUDGET
 from reviews.models import Threshold
 from reviews.views.start_form import CENT
 
@@ -95,9 +95,7 @@ def _asking(run: Run) -> dict[str, Any]:
         "share": f"{min(spent / cap, 1):.4f}" if cap else "1",
         "under_way": calls.count(),
         "expected": run.estimate.get("expected_usd"),
-        # The words are those of the sentence that the run was paused with.
-        "used_up": run.paused_at is not None
-        and f"The budget of {asking.usd(run.budget_nano)} is used up" in (run.problem or ""),
+        "used_up": money.is_at_cap(run),
         "next_cap": max(2 * cap, cap + LEAST_BUDGET).quantize(CENT, ROUND_CEILING),
     }
     if run.paused_at is None:

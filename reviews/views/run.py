@@ -84,7 +84,7 @@ def facts(found: Run) -> dict[str, Any]:
         "in_force": in_force is not None and in_force.run_id == found.pk,
         "model_name": version.settings.get("model", ""),
         "prompt_hash": version.settings.get("prompt_hash", ""),
-        "address": (version.settings.get("llm") or {}).get("address", ""),
+        "address": questions.options(version).get("address", ""),
         "problems": problems,
         "reasons": [(PROBLEMS.get(problem, problem), n) for problem, n in problems],
         "confidence": _confidence(version),

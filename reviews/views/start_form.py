@@ -14,7 +14,6 @@ from datasets import model_settings, questions
 from datasets.access import may_create
 from datasets.labeling import MODEL
 from datasets.models import Dataset
-from labelhub.autolabel.labelers.llm import CallFailed
 from labelhub.autolabel.prices import AS_OF
 from reviews import consequences, estimates, learning, path
 from reviews.models import Threshold
@@ -92,21 +91,16 @@ def told_cost(dataset: Dataset, typed: Typed) -> dict[str, Any]:
     """The estimate for what is typed, the cap that it suggests, or one sentence why there is none."""
     if typed.method not in MAY_ASK:
         return {"cost": None, "cost_problem": "This method costs nothing: it asks no language model."}
-    problem = model_settings.missing() or model_settings.check()
-    if not problem:
-        try:
-            found = estimates.estimate(dataset, typed.method, batch=typed.batch, renew=typed.renew)
-        except (estimates.NoPrice, CallFailed) as error:
-            problem = str(error)
-        else:
-            return {"cost": found, "cap": cap_for(found), "cost_problem": ""}
-    return {"cost": None, "cost_problem": problem}
+    try:
+        found = learning.expected_cost(dataset, typed.method, batch=typed.batch, renew=typed.renew)
+    except learning.CannotLearn as error:
+        return {"cost": None, "cost_problem": str(error)}
+    return {"cost": found, "cap": cap_for(found.high_usd), "cost_problem": ""}
 
 
-def cap_for(found: estimates.Estimate) -> Decimal:
-    """Return the cap in USD that goes with an estimate: what a run without a typed one gets, in whole cents."""
-    most = max(Decimal(str(found.high_usd)) * learning.SLACK, learning.LEAST_BUDGET)
-    return most.quantize(CENT, ROUND_CEILING)
+def cap_for(high_usd: float) -> Decimal:
+    """Return the cap in USD that goes with a high estimate: what a run without a typed one gets, in whole cents."""
+    return estimates.cap_for(high_usd).quantize(CENT, ROUND_CEILING)
 
 
 def spend_of(typed: Typed) -> learning.Spend | None:

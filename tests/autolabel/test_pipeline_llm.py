@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from labelhub.autolabel import AutoLabelingPipeline, LabelingWarning
-from labelhub.autolabel.labelers.cheap_first import MOST_ASKED, MOST_SHOWN, SURE, Account, LanguageModel
+from labelhub.autolabel.labelers.cheap_first import MOST_ASKED, SURE, Account, LanguageModel
 from labelhub.autolabel.labelers.llm import DEFAULT_MODEL, Claude
+from labelhub.autolabel.labelers.shots import MOST_SHOWN
 from labelhub.autolabel.labelers.suspicion import suspicious
 from labelhub.autolabel.types import Example
 from labelhub.fakeclaude.faults import STANDING

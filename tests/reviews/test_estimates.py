@@ -11,6 +11,7 @@ from django.contrib.auth.models import User
 from datasets import money
 from datasets.ingest import ingest
 from datasets.models import Dataset, Run
+from datasets.money import NoPrice
 from labelhub.autolabel import tables
 from reviews import estimates, learning, prompts, tasks, trials
 from tests.browser.driving import DATA, read, write
@@ -86,7 +87,7 @@ def test_where_nobody_counts_the_length_of_the_texts_says_it(
 def test_a_model_without_a_price_is_not_estimated(boss: User, settings: Any, tmp_path: Path) -> None:
     with speaking(settings, DATA / "stance_gpt4o.csv"):
         at_most(boss, model="claude-nobody-9")
-        with pytest.raises(estimates.NoPrice, match="knows no price of claude-nobody-9"):
+        with pytest.raises(NoPrice, match="knows no price of claude-nobody-9"):
             estimates.estimate(recorded(tmp_path, "stance_gpt4o.csv", 30), learning.MODEL)
 
 

@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from django.contrib.auth.models import User
 
 from datasets import labeling, model_runs, questions
 from datasets.models import Call, Dataset, LabelerVersion, Prediction, RunVotes, Vote
+from labelhub.autolabel.labelers.state import read_state
 from labelhub.autolabel.labelers.suspicion import suspicious
 from labelhub.autolabel.rank import to_rank
 from labelhub.fakeclaude.replay import Replay
@@ -156,3 +158,15 @@ def test_no_attack_that_is_detected_is_accepted(
             )
     accepted = [text for text in certain if said[text].rank >= to_rank(0.0) and said[text].label is not None]
     assert accepted == []
+
+
+def test_without_any_answer_the_guesses_are_those_of_a_run_that_asks_nothing(
+    server: Server, tmp_path: Path, boss: User
+) -> None:
+    dataset = things.dataset_of(tmp_path, things.texts_of(40))
+    asking = things.work(things.begin(dataset, boss, "ensemble"))
+    plain = things.work(learning.learn(dataset, "ensemble", boss, rings=False))
+    learned = [read_state(bytes(run.version.state))[1] for run in (asking, plain)]
+    assert learned[0].keys() == learned[1].keys()
+    assert all((learned[0][name] == learned[1][name]).all() for name in learned[0])
+    assert any(np.any(array) for name, array in learned[0].items() if "middle" in name)

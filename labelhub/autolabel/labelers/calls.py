@@ -24,7 +24,7 @@ LONGEST_REASON = 300  # characters of an explanation by the API that are passed 
 
 T = TypeVar("T")
 
-_TRANSIENT = frozenset({"busy", "overloaded", "server", "timeout", "connection"})
+TRANSIENT = frozenset({"busy", "overloaded", "server", "timeout", "connection"})
 SENTENCES = {
     "busy": "Anthropic asks for fewer requests per minute; try again a little later.",
     "overloaded": "Anthropic is overloaded at the moment; try again later.",
@@ -73,7 +73,7 @@ class CallFailed(Exception):
     @property
     def transient(self) -> bool:
         """True when the same request may succeed later."""
-        return self.kind in _TRANSIENT
+        return self.kind in TRANSIENT
 
     @property
     def may_be_paid(self) -> bool:

@@ -12,13 +12,12 @@ from ..types import ABSTAINED, ABSTENTION, Answer, Example, Labeler, Vote
 from .llm import CallFailed, Claude
 from .prompt import Prompt, cut
 from .reply import Said
-from .shots import choose_examples
+from .shots import choose_examples, most_to_show
 from .suspicion import suspicious
 from .talk import ask_all
 
 NAME = "llm"
 SURE = 0.95  # confidence from which the others' answer stands without asking
-MOST_SHOWN = 12  # examples in the prompt, and two per label
 MOST_ASKED = 200  # examples that are put to the model, to learn how far to believe it
 
 
@@ -49,7 +48,7 @@ class LanguageModel:
         client: the door to the model.
         model: its id.
         label_schema: label name to definition.
-        examples: labeled texts; up to MOST_SHOWN of them, and two per label, are shown to the model.
+        examples: labeled texts; a few of them, see ``shots.most_to_show``, are shown to the model.
         guidelines: what holds for all labels; may be empty.
         seed: of the choice of examples and of delays.
         account: where failures, costs and answers are kept.
@@ -179,5 +178,5 @@ def _shown(examples: Sequence[Example], labels: Collection[str], seed: int) -> t
     The texts to be labeled have no say, so the question stays the same from call to call and answers stay known.
     """
     pool = list({example.text: example for example in reversed(examples)}.values())[::-1]
-    chosen = choose_examples(pool, (), min(MOST_SHOWN, 2 * len(labels)), seed)
+    chosen = choose_examples(pool, (), most_to_show(len(labels)), seed)
     return tuple(pool[i] for i in chosen if suspicious(pool[i].text, labels) is None)

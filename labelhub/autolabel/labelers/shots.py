@@ -10,6 +10,7 @@ from ..types import Example
 from .views import Floats, Ints, Pieces, see_meaning
 
 LONGEST_EXAMPLE = 600  # characters; a longer one costs more than it teaches
+MOST_SHOWN = 12  # examples in a prompt, and no more than two per label
 MOST_TEXTS = 400  # texts that stand for all
 MOST_CANDIDATES = 5_000
 TOO_ALIKE = 0.95  # cosine
@@ -58,6 +59,11 @@ def choose_examples(pool: Sequence[Example], texts: Sequence[str], most: int, se
         free[best] = False  # a text without any known word is like nothing, not even itself
         without &= labels != labels[best]
     return [candidates[i] for i in chosen]
+
+
+def most_to_show(labels: int) -> int:
+    """Return how many examples a prompt with so many labels shows at most."""
+    return min(MOST_SHOWN, 2 * labels)
 
 
 def _candidates(pool: Sequence[Example], rng: np.random.Generator) -> list[int]:

@@ -7,9 +7,9 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from datasets import money, slices
-from datasets.asking import usd
 from datasets.labeling import MODEL
 from datasets.models import Dataset, Run
+from datasets.money import usd
 from reviews import learning, tasks, thresholds
 
 
