@@ -256,3 +256,22 @@ def boss(db: None) -> Any:
     user = User.objects.create_user("boss", password="x")
     Membership.objects.create(user=user, role="owner")
     return user
+
+
+@pytest.fixture
+def at(client: Any, boss: Any) -> Any:
+    """A client with somebody signed in who owns everything."""
+    client.force_login(boss)
+    return client
+
+
+@pytest.fixture
+def address(settings: Any) -> Iterator[Any]:
+    """The local stand-in for the address of the language model, where keys and models are looked up."""
+    from datasets import model_forms
+    from labelhub.fakeclaude.server import serve
+
+    model_forms._offers.clear()
+    with serve(everywhere=True) as server:
+        settings.ANTHROPIC_BASE_URL = server.url
+        yield server

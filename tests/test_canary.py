@@ -57,14 +57,6 @@ def found(seen: str | bytes, key: str = KEY) -> set[str]:
 
 
 @pytest.fixture
-def address(settings: Any) -> Iterator[Server]:
-    model_forms._offers.clear()
-    with serve(everywhere=True) as server:
-        settings.ANTHROPIC_BASE_URL = server.url
-        yield server
-
-
-@pytest.fixture
 def world(transactional_db: None, address: Server) -> World:
     """Two datasets with everything in them, and a key that was typed into the page."""
     world = World()

@@ -11,24 +11,7 @@ from labelhub.autolabel.labelers.llm import (
     Claude,
 )
 from labelhub.autolabel.labelers.reply import read
-from labelhub.fakeclaude.replay import Replay
-from labelhub.fakeclaude.server import serve
-from tests.autolabel.canned import KEY, MESSAGE, SAID, TEXTS, Canned, ended, request
-
-
-@pytest.fixture(scope="module")
-def fake():
-    with serve(Replay(TEXTS, {"": [SAID]}), batch_seconds=0.2) as server:
-        yield server
-
-
-@pytest.fixture
-def claude(fake):
-    fake.reset()
-    client = Claude(KEY, fake.url, 5.0)
-    yield client
-    client.close()
-
+from tests.autolabel.canned import KEY, MESSAGE, TEXTS, Canned, ended, request
 
 # Batches
 

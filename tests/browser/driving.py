@@ -9,6 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from django.conf import settings
+from django.contrib.auth.models import User
+from django.test import Client
+
 from tests.browser.conftest import DATA, until
 
 
@@ -23,6 +27,14 @@ def write(path: Path, rows: list[dict[str, str]]) -> Path:
         writer.writeheader()
         writer.writerows(rows)
     return path
+
+
+def sign_in(page: Any, live_server: Any, user: User) -> None:
+    """Give the browser the session of somebody who is signed in."""
+    client = Client()
+    client.force_login(user)
+    name = settings.SESSION_COOKIE_NAME
+    page.context.add_cookies([{"name": name, "value": client.cookies[name].value, "url": live_server.url}])
 
 
 def upload(page: Any, path: Path, columns: dict[str, str], labels: Sequence[str] = ()) -> int:

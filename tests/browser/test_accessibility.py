@@ -53,6 +53,17 @@ def faults(page: Any) -> list[str]:
     return list(found)
 
 
+def wrong_with(page: Any, what: str) -> dict[str, Any]:
+    """Serious faults and sideways scrolling of what is on screen, under its name; empty where all is well."""
+    wrong: dict[str, Any] = {}
+    if found := faults(page):
+        wrong[what] = found
+    sideways = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    if sideways > 0:
+        wrong[f"{what} overflows by"] = sideways
+    return wrong
+
+
 @pytest.mark.parametrize(("scheme", "width", "height"), LOOKS)
 def test_axe_finds_no_serious_fault_and_nothing_overflows(
     site: Site, visitor: Any, dataset: int, scheme: str, width: int, height: int
@@ -62,13 +73,7 @@ def test_axe_finds_no_serious_fault_and_nothing_overflows(
     wrong: dict[str, Any] = {}
     for path in pages(dataset):
         visitor.goto(path)
-        if found := faults(visitor):
-            wrong[path] = found
-        sideways = visitor.evaluate(
-            "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-        )
-        if sideways > 0:
-            wrong[path + " overflows by"] = sideways
+        wrong |= wrong_with(visitor, path)
     visitor.emulate_media(color_scheme="light")
     visitor.set_viewport_size({"width": 1440, "height": 900})
     assert not wrong

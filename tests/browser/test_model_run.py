@@ -10,15 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.conf import settings
 from django.contrib.auth.models import User
-from django.test import Client
 
 from datasets.models import Prediction, RunVotes
 from labelhub.fakeclaude.server import Server, serve
 from tests.browser.conftest import DATA, Site, running, until
-from tests.browser.driving import read, upload, write
-from tests.browser.test_accessibility import LOOKS, faults
+from tests.browser.driving import read, sign_in, upload, write
+from tests.browser.test_accessibility import LOOKS, wrong_with
 from tests.reviews.asked import KEY, ask_here, stance
 from tests.reviews.model_things import speaking
 
@@ -68,13 +66,6 @@ def begin(page: Any) -> None:
     page.get_by_role("button", name="Start labeling").click()
 
 
-def sign_in(page: Any, live_server: Any, user: User) -> None:
-    client = Client()
-    client.force_login(user)
-    name = settings.SESSION_COOKIE_NAME
-    page.context.add_cookies([{"name": name, "value": client.cookies[name].value, "url": live_server.url}])
-
-
 def looks_right(page: Any) -> dict[str, Any]:
     """Serious faults and sideways scrolling, light and dark, wide and narrow."""
     wrong: dict[str, Any] = {}
@@ -82,13 +73,7 @@ def looks_right(page: Any) -> dict[str, Any]:
         page.emulate_media(color_scheme=scheme)
         page.set_viewport_size({"width": width, "height": height})
         page.wait_for_timeout(250)  # colours fade
-        if found := faults(page):
-            wrong[f"{scheme} {width}"] = found
-        sideways = page.evaluate(
-            "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-        )
-        if sideways > 0:
-            wrong[f"{scheme} {width} overflows by"] = sideways
+        wrong |= wrong_with(page, f"{scheme} {width}")
     page.emulate_media(color_scheme="light")
     page.set_viewport_size({"width": 1440, "height": 900})
     return wrong

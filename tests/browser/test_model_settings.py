@@ -2,38 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from django.conf import settings
 from django.contrib.auth.models import User
-from django.test import Client
 
-from datasets import model_forms, model_settings
-from labelhub.fakeclaude.server import Server, serve
-from tests.browser.test_accessibility import LOOKS, faults
+from datasets import model_settings
+from labelhub.fakeclaude.server import Server
+from tests.browser.driving import sign_in
+from tests.browser.test_accessibility import LOOKS, faults, wrong_with
 
 KEY = "sk-ant-api03-dHlwZWQgYnkgYSBwZXJzb24-31415926"
 PAGE = "/settings/model/"
 
 
 @pytest.fixture
-def address(settings: Any) -> Iterator[Server]:
-    """The local stand-in, where keys and models are looked up."""
-    model_forms._offers.clear()
-    with serve(everywhere=True) as server:
-        settings.ANTHROPIC_BASE_URL = server.url
-        yield server
-
-
-@pytest.fixture
 def owner(page: Any, live_server: Any, address: Server, boss: User) -> Any:
     """A page of a browser in which the owner of everything is signed in."""
-    client = Client()
-    client.force_login(boss)
-    name = settings.SESSION_COOKIE_NAME
-    page.context.add_cookies([{"name": name, "value": client.cookies[name].value, "url": live_server.url}])
+    sign_in(page, live_server, boss)
     return page
 
 
@@ -92,11 +78,5 @@ def test_axe_finds_no_serious_fault_and_nothing_overflows(
             page.get_by_role("button", name="Save the settings").click()
             page.locator("#id_key_error").wait_for()
             page.mouse.move(0, 0)
-        if found := faults(page):
-            wrong[f"{scheme} {width}"] = found
-        sideways = page.evaluate(
-            "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-        )
-        if sideways > 0:
-            wrong[f"{scheme} {width} overflows by"] = sideways
+        wrong |= wrong_with(page, f"{scheme} {width}")
     assert not wrong

@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.conf import settings as site
 from django.contrib.auth.models import User
-from django.test import Client
 
 from datasets.models import Dataset
 from reviews import comparisons, tasks, trials
-from tests.browser.driving import DATA
-from tests.browser.test_accessibility import LOOKS, faults
+from tests.browser.driving import DATA, sign_in
+from tests.browser.test_accessibility import LOOKS, wrong_with
 from tests.reviews.model_things import speaking
 from tests.reviews.test_whatif_page import VARIANT, stance
 
@@ -30,10 +28,7 @@ def server(settings: Any, empty_valkey: Any) -> Any:
 @pytest.fixture
 def manager(page: Any, live_server: Any, server: Any, boss: User) -> Any:
     """A page of a browser in which somebody is signed in who manages everything."""
-    client = Client()
-    client.force_login(boss)
-    name = site.SESSION_COOKIE_NAME
-    page.context.add_cookies([{"name": name, "value": client.cookies[name].value, "url": live_server.url}])
+    sign_in(page, live_server, boss)
     return page
 
 
@@ -119,13 +114,7 @@ def test_axe_finds_no_serious_fault_and_nothing_overflows(
         page.goto(
             f"/d/{dataset.pk}/{which}/"
         )  # anew each time: colours fade when they change on an open page
-        if found := faults(page):
-            wrong[f"{scheme} {width}"] = found
-        sideways = page.evaluate(
-            "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-        )
-        if sideways > 0:
-            wrong[f"{scheme} {width} overflows by"] = sideways
+        wrong |= wrong_with(page, f"{scheme} {width}")
         if SHOTS:
             page.screenshot(path=f"{SHOTS}/{which}-{state}-{scheme}-{width}.png", full_page=True)
     assert not wrong

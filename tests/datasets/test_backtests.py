@@ -45,12 +45,6 @@ def as_csv(rows: list[dict[str, str]]) -> str:
 SPAM = as_csv(rows_of("sms_spam.csv"))
 
 
-@pytest.fixture
-def at(client: Client, boss: User) -> Client:
-    client.force_login(boss)
-    return client
-
-
 def send(at: Client, content: str = SPAM, name: str = "spam.csv") -> Backtest:
     answer = at.post(reverse("datasets:backtests"), {"file": SimpleUploadedFile(name, content.encode())})
     assert answer.status_code == 302, answer.content.decode()

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.conf import settings
 from django.contrib.auth.models import User
-from django.test import Client
 
-from datasets.models import Dataset, Membership
+from datasets.models import Dataset
+from tests.browser.driving import sign_in
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.browser]
 
@@ -22,20 +21,8 @@ ROWS = "id;subject;body;topic\n" + "".join(
 
 
 @pytest.fixture
-def signed_in(page: Any, live_server: Any) -> Any:
-    boss = User.objects.create_user("boss")
-    Membership.objects.create(user=boss, role="owner")
-    client = Client()
-    client.force_login(boss)
-    page.context.add_cookies(
-        [
-            {
-                "name": settings.SESSION_COOKIE_NAME,
-                "value": client.cookies[settings.SESSION_COOKIE_NAME].value,
-                "url": live_server.url,
-            }
-        ]
-    )
+def signed_in(page: Any, live_server: Any, boss: User) -> Any:
+    sign_in(page, live_server, boss)
     return page
 
 

@@ -19,7 +19,7 @@ from django.utils import timezone
 from datasets import model_forms, model_settings
 from datasets.models import AuditEvent, Call, Dataset, LabelerVersion, Membership, ModelSettings, Run
 from labelhub.autolabel.labelers.llm import CallFailed
-from labelhub.fakeclaude.server import Server, serve
+from labelhub.fakeclaude.server import Server
 from tests.processes import bytes_on_disk
 
 pytestmark = pytest.mark.django_db
@@ -27,15 +27,6 @@ KEY = "sk-ant-api03-Zm9vYmFyYmF6cXV4-0123456789"
 OTHER = "sk-ant-api03-YW5vdGhlciBvbmU-9876543210"
 PAGE, FORGET = "/settings/model/", "/settings/model/forget"
 GOOD = {"model": "claude-haiku-5-5", "second_model": "", "asks": "2", "at_once": "8", "per_minute": ""}
-
-
-@pytest.fixture
-def address(settings: Any) -> Iterator[Server]:
-    """The local stand-in, where keys and models are looked up."""
-    model_forms._offers.clear()
-    with serve(everywhere=True) as server:
-        settings.ANTHROPIC_BASE_URL = server.url
-        yield server
 
 
 @pytest.fixture
@@ -55,12 +46,6 @@ def unpaid(settings: Any) -> Iterator[str]:
         settings.ANTHROPIC_BASE_URL = f"http://127.0.0.1:{server.server_port}"
         yield settings.ANTHROPIC_BASE_URL
         server.shutdown()
-
-
-@pytest.fixture
-def at(client: Client, boss: User) -> Client:
-    client.force_login(boss)
-    return client
 
 
 def shown(answer: Any) -> str:

@@ -24,12 +24,6 @@ def boss() -> User:
     return user
 
 
-@pytest.fixture
-def at(client: Client, boss: User) -> Client:
-    client.force_login(boss)
-    return client
-
-
 def send(at: Client, content: bytes | str = TABLE, name: str = "tickets.csv") -> Any:
     data = content.encode() if isinstance(content, str) else content
     return at.post(reverse("datasets:new"), {"file": SimpleUploadedFile(name, data)})

@@ -27,12 +27,6 @@ HTMX = {"HX-Request": "true"}
 
 
 @pytest.fixture
-def at(client: Client, boss: User) -> Client:
-    client.force_login(boss)
-    return client
-
-
-@pytest.fixture
 def server(settings: Any) -> Iterator[Server]:
     """What answers instead of the model, for everything that asks it."""
     with speaking(settings, ANSWERS, everywhere=True) as server:

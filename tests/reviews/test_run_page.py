@@ -30,12 +30,6 @@ pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture
-def at(client: Client, boss: User) -> Client:
-    client.force_login(boss)
-    return client
-
-
-@pytest.fixture
 def server(settings: Any) -> Iterator[Server]:
     """What answers instead of the model."""
     with speaking(settings, ANSWERS) as server:

@@ -26,12 +26,6 @@ from tests.reviews.things import claim_first, run_here
 pytestmark = pytest.mark.django_db
 
 
-@pytest.fixture
-def at(client: Client, boss: User) -> Client:
-    client.force_login(boss)
-    return client
-
-
 HTMX = {"HX-Request": "true"}
 
 
